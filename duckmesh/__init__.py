@@ -1,0 +1,1 @@
+"""DuckMesh: a self-hosted analytics ingestion and query plane."""

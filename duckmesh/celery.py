@@ -1,0 +1,44 @@
+"""The Celery application: queues, limits and beat. A task is a poke, not a record; PostgreSQL holds the truth."""
+
+import os
+
+from celery import Celery
+from django.conf import settings
+from kombu import Queue
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "duckmesh.settings")
+
+app = Celery("duckmesh")
+_config = settings.DUCKMESH
+
+HARD_LIMIT = 15 * 60
+app.conf.update(
+    broker_url=_config.redis_url,
+    broker_connection_retry_on_startup=True,
+    broker_transport_options={
+        "visibility_timeout": HARD_LIMIT + 60,  # above the hard limit, or a long task would run twice at once
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "retry_on_timeout": True,
+        "health_check_interval": 10,
+    },
+    task_ignore_result=True,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_hijack_root_logger=False,
+    worker_send_task_events=True,
+    task_send_sent_event=True,
+    task_time_limit=HARD_LIMIT,
+    task_soft_time_limit=HARD_LIMIT - 60,
+    task_queues=[Queue("materialize"), Queue("maintenance"), Queue("drill")],
+    task_default_queue="maintenance",
+    task_routes={"ingest.tasks.*": {"queue": "materialize"}},
+    beat_schedule={
+        # A sweep message that nobody took within its second is worthless: it expires.
+        "sweep": {"task": "ingest.tasks.sweep", "schedule": 1.0, "options": {"expires": 1.0}},
+    },
+    beat_schedule_filename=str(_config.home / "celerybeat-schedule"),
+)
+app.autodiscover_tasks(["ingest", "maintenance"])

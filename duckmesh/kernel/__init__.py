@@ -1,0 +1,1 @@
+"""The floor every plane stands on: configuration, errors, time, logs, metrics, failpoints. Imports nothing of ours."""

@@ -1,0 +1,194 @@
+"""One frozen, validated configuration, built once from `DUCKMESH_*` and, below it, from `stack.env` in the home.
+
+`make up` writes `stack.env` (the addresses of the embedded servers), so that `manage.py` finds the running stack.
+A name that is unknown or a value that is wrong raises `ConfigError` with a sentence that says what would be accepted.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+PREFIX = "DUCKMESH_"
+ROOT = Path(__file__).resolve().parents[2]
+
+_SECONDS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+class ConfigError(Exception):
+    """The environment cannot be used as it is; the message names the variable and what it accepts."""
+
+
+def _duration(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", value.strip())
+    if not match:
+        raise ValueError("needs a duration such as 500ms, 30s, 5m, 2h or 7d (a bare number is seconds)")
+    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+
+
+def _size(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", value.strip())
+    if not match or match[2].upper() not in _BYTES:
+        raise ValueError("needs a number of bytes such as 1048576, 64MiB or 2GiB")
+    return int(match[1]) * _BYTES[match[2].upper()]
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _url(*schemes: str) -> BeforeValidator:
+    def check(value: object) -> object:
+        if isinstance(value, str) and urlsplit(value).scheme not in schemes:
+            raise ValueError("needs an address that begins with " + " or ".join(f"{s}://" for s in schemes))
+        return value
+
+    return BeforeValidator(check)
+
+
+class Config(BaseModel):
+    """Every setting of DuckMesh. The description of each field is its line in docs/settings.md."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: Path = Field(ROOT / ".duckmesh", description="Directory of all state of the embedded stack, the caches and the logs.")
+    port: Port = Field(8080, description="Port of the API on 127.0.0.1 (`make up`, `make demo`).")
+    secret_key: str = Field(
+        "", description="Key of the API keys' hashes and of the admin's sessions. `make up` makes one and keeps it."
+    )
+    allowed_hosts: str = Field("127.0.0.1,localhost,[::1]", description="Host names the API answers to, separated by commas.")
+    debug: bool = Field(False, description="Django's debug mode. Never outside a developer's machine.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log line that is written.")
+    log_json: bool = Field(True, description="Log lines as JSON objects; otherwise for reading on a terminal.")
+    failpoints: str = Field("", description="Faults for tests, `name=action,…`; see duckmesh/kernel/failpoints.py.")
+
+    # Servers
+    database_url: Annotated[str, _url("postgresql", "postgres")] = Field(
+        "postgresql://postgres@127.0.0.1:5432/duckmesh",
+        description="PostgreSQL. Set in the environment, `make up` uses it instead of the embedded server.",
+    )
+    redis_url: Annotated[str, _url("redis", "rediss")] = Field(
+        "redis://127.0.0.1:6379/0", description="Redis or Valkey, the broker. Set, it replaces the embedded server."
+    )
+    object_store_url: Annotated[str, _url("file", "s3")] | None = Field(
+        None, description="Where data files live: `file:///path` or `s3://bucket/prefix`. Default: `objects` in the home."
+    )
+    s3_endpoint: str | None = Field(None, description="Host and port of the S3 service, such as `127.0.0.1:9000`.")
+    s3_region: str = Field("us-east-1", description="Region of the bucket.")
+    s3_access_key: str | None = Field(None, description="Access key of the S3 service.")
+    s3_secret_key: str | None = Field(None, description="Secret key of the S3 service.")
+    s3_secure: bool = Field(True, description="Speak TLS to the S3 service.")
+    s3_autocreate_bucket: bool = Field(False, description="Create the bucket if it does not exist.")
+    flower_port: Port = Field(5555, description="Port of Flower on 127.0.0.1 (embedded stack).")
+    runner_socket: Path | None = Field(
+        None, description="Unix socket of the process that forks the sealed query runners. Default: chosen from the home."
+    )
+    prometheus_multiproc_dir: Path | None = Field(
+        None, description="Directory where the processes of one service share their metrics. Default: `metrics` in the home."
+    )
+
+    # Ingest
+    idempotency_window: Duration = Field(timedelta(days=7), description="How long a record's or a request's key is remembered.")
+    max_body_bytes: Size = Field(64 * 2**20, description="Largest request body, after decompression; beyond it 413.")
+    max_records_per_request: Count = Field(100_000, description="Most records in one JSON request.")
+    max_pending_records: Count = Field(5_000_000, description="Most accepted records of a tenant that are not yet visible; beyond it 429.")
+    max_visibility_timeout: Duration = Field(timedelta(minutes=5), description="Longest wait a request may ask for.")
+    max_waiters: Count = Field(48, description="Most requests that wait for visibility in one API process; beyond it 503.")
+    flush_interval: Duration = Field(timedelta(milliseconds=500), description="Age at which pending records are written when nobody waits.")
+    flush_bytes: Size = Field(32 * 2**20, description="Pending bytes of a tenant that are written at once, whatever their age.")
+    claim_max_bytes: Size = Field(128 * 2**20, description="Most pending bytes that one claim takes.")
+    claim_max_envelopes: Count = Field(5_000, description="Most envelopes (requests) that one claim takes.")
+    lease: Duration = Field(timedelta(seconds=60), description="How long a claim is held before another worker may take it over.")
+    max_attempts: Count = Field(5, description="How often an envelope that fails alone is tried before it is set aside as failed.")
+    attempt_limit: Duration = Field(timedelta(minutes=15), description="Longest time between writing an object and publishing it.")
+    orphan_grace: Duration = Field(timedelta(hours=24), description="Age an object without a row must reach before it may be deleted.")
+
+    # Query
+    max_query_timeout: Duration = Field(timedelta(seconds=300), description="Longest `timeout_ms` a query may ask for.")
+    query_memory_bytes: Size = Field(512 * 2**20, description="DuckDB's memory limit in one runner.")
+    query_threads: Count = Field(2, description="DuckDB's threads in one runner.")
+    query_result_bytes: Size = Field(64 * 2**20, description="Most bytes of one answer.")
+    query_spill_bytes: int = Field(0, ge=0, description="Most bytes a query may spill to disk; 0 turns spilling off.")
+    max_sql_bytes: Size = Field(64 * 2**10, description="Longest statement.")
+    runner_spares: Count = Field(2, description="Warm runners that wait for a tenant in each API process.")
+    runner_limit: Count = Field(8, description="Most runners of one API process.")
+    runner_max_queries: Count = Field(500, description="Queries after which a runner is replaced.")
+    runner_max_age: Duration = Field(timedelta(minutes=10), description="Age at which a runner is replaced.")
+    allow_unsealed_sql: bool = Field(
+        False, description="Run tenants' SQL although this system cannot seal the runner (no Landlock). For one's own machine only."
+    )
+
+    # Seeing
+    metrics_tenant_labels: bool = Field(False, description="Label the gauges of /v1/metrics with tenant names; the page needs no key.")
+    worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port on 127.0.0.1 where a worker or beat shows its metrics; 0: none.")
+
+    # Processes of the embedded stack
+    api_processes: Count = Field(2, description="Processes of the API.")
+    api_threads: Count = Field(64, description="Threads of each API process.")
+    materialize_workers: Count = Field(2, description="Processes of the worker that publishes snapshots.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Config":
+        if self.orphan_grace <= self.attempt_limit:
+            raise ValueError("DUCKMESH_ORPHAN_GRACE must exceed DUCKMESH_ATTEMPT_LIMIT")
+        if self.attempt_limit <= self.lease:
+            raise ValueError("DUCKMESH_ATTEMPT_LIMIT must exceed DUCKMESH_LEASE")
+        if self.max_waiters >= self.api_threads:
+            raise ValueError("DUCKMESH_MAX_WAITERS must be below DUCKMESH_API_THREADS, or waiting requests starve the others")
+        return self
+
+    @property
+    def store_url(self) -> str:
+        """The object store's address, the local default filled in."""
+        return self.object_store_url or (self.home / "objects").absolute().as_uri()
+
+
+def _described(error: Mapping[str, Any]) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    name = PREFIX + str(error["loc"][0]).upper()
+    return f"{name}: {message} (it is {error.get('input')!r})" if "SECRET" not in name else f"{name}: {message}"
+
+
+def load_config(environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration that `environ` (default: this process's) and the home's `stack.env` describe.
+
+    Raises `ConfigError`, naming each variable that is unknown or wrong.
+    """
+    given = dict(os.environ if environ is None else environ)
+    home = Path(given.get(PREFIX + "HOME") or Config.model_fields["home"].default).expanduser().absolute()
+    merged = {**read_env_file(home / "stack.env"), **given}
+    known = {PREFIX + name.upper(): name for name in Config.model_fields}
+    unknown = sorted(name for name in merged if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise ConfigError(f"Unknown setting {', '.join(unknown)}; docs/settings.md lists the names there are.")
+    values: dict[str, Any] = {field: merged[name] for name, field in known.items() if merged.get(name)}
+    try:
+        return Config(**{**values, "home": home})
+    except ValidationError as exc:
+        raise ConfigError("; ".join(_described(error) for error in exc.errors())) from None
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The `NAME=value` lines of `path`; empty if there is no such file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except PermissionError as exc:
+        raise ConfigError(f"{path} cannot be read by this user: {exc.strerror}") from None
+    pairs = (line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    return {name: value for name, value in pairs}

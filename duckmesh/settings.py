@@ -1,0 +1,117 @@
+"""Django's settings, all of them derived from the one `Config`."""
+
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from django.core.management.utils import get_random_secret_key
+
+from duckmesh.kernel.config import ConfigError, load_config
+from duckmesh.kernel.logs import configure_logs
+
+try:
+    DUCKMESH = load_config()
+except ConfigError as exc:
+    sys.exit(f"duckmesh: {exc}")
+
+ROOT = Path(__file__).resolve().parent.parent
+DEBUG = DUCKMESH.debug
+# Without a configured key nothing that outlives this process can be made; the services refuse to start (duckmesh.wsgi).
+SECRET_KEY = DUCKMESH.secret_key or get_random_secret_key()
+ALLOWED_HOSTS = [name.strip() for name in DUCKMESH.allowed_hosts.split(",") if name.strip()]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "django_prometheus",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "catalog",
+    "ingest",
+    "query",
+    "maintenance",
+    "api",
+]
+
+MIDDLEWARE = [
+    "api.middleware.RequestContext",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "duckmesh.urls"
+WSGI_APPLICATION = "duckmesh.wsgi.application"
+APPEND_SLASH = False
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+_database = urlsplit(DUCKMESH.database_url)
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(_database.path.lstrip("/")) or "duckmesh",
+        "USER": unquote(_database.username or ""),
+        "PASSWORD": unquote(_database.password or ""),
+        "HOST": _database.hostname or "",
+        "PORT": str(_database.port or ""),
+        "CONN_MAX_AGE": None,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {"connect_timeout": 5, "application_name": "duckmesh"},
+    }
+}
+ATOMIC_REQUESTS = False
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = False
+STATIC_URL = "static/"
+STATIC_ROOT = DUCKMESH.home / "static"
+WHITENOISE_USE_FINDERS = True
+AUTH_PASSWORD_VALIDATORS = [{"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"}]
+DATA_UPLOAD_MAX_MEMORY_SIZE = None  # bodies are bounded by our own parser, with our own error
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["api.auth.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["api.auth.HasRole"],
+    "DEFAULT_RENDERER_CLASSES": ["api.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["api.parsers.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "api.problems.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "UNAUTHENTICATED_TOKEN": None,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "DuckMesh",
+    "DESCRIPTION": "Analytics ingestion and query plane: durable writes with visibility tokens, SQL on immutable snapshots.",
+    "VERSION": "0.1.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+LOGGING_CONFIG = None
+configure_logs(level=DUCKMESH.log_level, json=DUCKMESH.log_json)

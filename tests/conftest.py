@@ -1,0 +1,18 @@
+"""Before anything of Django is read, the test run gets its own servers."""
+
+import pytest
+from django.conf import settings
+
+from duckmesh.devstack.errors import StackError
+from tests.servers import start_servers
+
+if settings.configured:
+    pytest.exit(
+        "Django's settings were read before the tests' servers started: unset DJANGO_SETTINGS_MODULE.", 4
+    )
+try:
+    start_servers()
+except StackError as exc:
+    pytest.exit(f"The servers of the tests did not start. {exc}", 4)
+
+assert settings.DUCKMESH  # read now, so that pytest-django finds them configured

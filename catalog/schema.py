@@ -213,9 +213,7 @@ def _shown_name(item: object) -> str | None:
 def _parse_column(item: object) -> tuple[ParsedColumn | None, list[str]]:
     if not isinstance(item, dict):
         return None, ["must be an object with name and type"]
-    problems = [
-        f"has an unknown member {str(key)[:100]!r}" for key in item if key not in {"name", "type", "nullable"}
-    ]
+    problems = [f"has an unknown member {str(key)[:100]!r}" for key in item if key not in {"name", "type", "nullable"}]
     name, nullable = item.get("name"), item.get("nullable", True)
     if reason := name_problem(name):
         problems.append(reason)

@@ -1,0 +1,70 @@
+"""What the catalog refuses, by name."""
+
+from duckmesh.kernel.errors import Conflict, NotFound
+
+
+class TenantExists(Conflict):
+    """A tenant of this id exists already."""
+
+    code = "TENANT_EXISTS"
+
+
+class TenantNotFound(NotFound):
+    """There is no tenant of this id."""
+
+    code = "TENANT_NOT_FOUND"
+
+
+class TableExists(Conflict):
+    """A table of this name, compared without case, exists already."""
+
+    code = "TABLE_EXISTS"
+
+
+class TableNotFound(NotFound):
+    """The tenant has no table of this name, in the snapshot that was asked for."""
+
+    code = "TABLE_NOT_FOUND"
+
+
+class SchemaIncompatible(Conflict):
+    """The change breaks the table's compatibility mode."""
+
+    code = "SCHEMA_INCOMPATIBLE"
+
+
+class SnapshotNotFound(NotFound):
+    """The snapshot never existed."""
+
+    code = "SNAPSHOT_NOT_FOUND"
+
+
+class SnapshotExpired(NotFound):
+    """The snapshot existed and was dropped by retention."""
+
+    code = "SNAPSHOT_EXPIRED"
+    status = 410
+
+
+class PublishConflict(Conflict):
+    """What the publication was computed from has left the latest snapshot; nothing was changed."""
+
+    code = "PUBLISH_CONFLICT"
+
+
+class PinExists(Conflict):
+    """A pin of this name exists already."""
+
+    code = "PIN_EXISTS"
+
+
+class PinNotFound(NotFound):
+    """The tenant has no pin of this name."""
+
+    code = "PIN_NOT_FOUND"
+
+
+class SnapshotPinned(Conflict):
+    """A pin holds the snapshot."""
+
+    code = "SNAPSHOT_PINNED"

@@ -1,0 +1,57 @@
+"""The one way snapshots go: their rows are removed, and files that no kept snapshot names are marked with the time."""
+
+from collections.abc import Iterable
+
+from django.db import connection, transaction
+
+from catalog.errors import SnapshotPinned
+from catalog.models import Snapshot, SnapshotPin
+from catalog.publish import lock_head
+from duckmesh.kernel.errors import Invalid
+
+# A kept snapshot whose direct successor goes remembers until when it was the latest.
+_REMEMBER = """
+UPDATE snapshot kept SET valid_until = gone.snapshot_time
+  FROM snapshot gone
+ WHERE gone.tenant_id = %(tenant)s AND gone.snapshot_id = ANY (%(ids)s)
+   AND kept.tenant_id = gone.tenant_id AND kept.snapshot_id = gone.parent_id
+   AND NOT kept.snapshot_id = ANY (%(ids)s)
+"""
+
+_UNREFERENCED = """
+UPDATE data_file f SET unreferenced_since = clock_timestamp()
+ WHERE f.tenant_id = %(tenant)s AND f.unreferenced_since IS NULL
+   AND f.file_id IN (SELECT file_id FROM snapshot_file WHERE tenant_id = %(tenant)s AND removed_in IS NOT NULL)
+   AND NOT EXISTS (
+     SELECT 1 FROM snapshot_file i
+       JOIN snapshot s ON s.tenant_id = i.tenant_id AND s.snapshot_id >= i.added_in
+        AND (i.removed_in IS NULL OR s.snapshot_id < i.removed_in)
+      WHERE i.file_id = f.file_id)
+"""
+
+
+@transaction.atomic
+def expire_snapshots(*, tenant_id: str, snapshot_ids: Iterable[int]) -> list[int]:
+    """These snapshots answer SNAPSHOT_EXPIRED from now on; the ids that were still there are returned.
+
+    Raises `Invalid` for the latest snapshot and `SnapshotPinned` for one that a live pin holds; then nothing changes.
+    """
+    head = lock_head(tenant_id=tenant_id)
+    ids = sorted(set(snapshot_ids))
+    if head.snapshot_id in ids:
+        raise Invalid("The latest snapshot cannot expire.", snapshot_id=head.snapshot_id)
+    pinned = SnapshotPin.objects.filter(tenant_id=tenant_id, snapshot_id__in=ids).first()
+    if pinned is not None:
+        raise SnapshotPinned(
+            f"The pin {pinned.name} holds the snapshot {pinned.snapshot_id}.",
+            name=pinned.name,
+            snapshot_id=pinned.snapshot_id,
+        )
+    present = list(
+        Snapshot.objects.filter(tenant_id=tenant_id, snapshot_id__in=ids).values_list("snapshot_id", flat=True)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(_REMEMBER, {"tenant": tenant_id, "ids": ids})
+        Snapshot.objects.filter(tenant_id=tenant_id, snapshot_id__in=ids).delete()
+        cursor.execute(_UNREFERENCED, {"tenant": tenant_id})
+    return sorted(present)

@@ -1,0 +1,20 @@
+"""The catalog's tables. States and invariants are constraints in the database (see also the SQL in migrations)."""
+
+from catalog.models.file import DataFile, SnapshotFile
+from catalog.models.incident import IncidentAudit
+from catalog.models.snapshot import Snapshot, SnapshotPin, SnapshotTableWatermark
+from catalog.models.table import TableDef, TableSchemaVersion
+from catalog.models.tenant import Tenant, TenantCatalog
+
+__all__ = [
+    "DataFile",
+    "IncidentAudit",
+    "Snapshot",
+    "SnapshotFile",
+    "SnapshotPin",
+    "SnapshotTableWatermark",
+    "TableDef",
+    "TableSchemaVersion",
+    "Tenant",
+    "TenantCatalog",
+]

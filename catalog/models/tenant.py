@@ -1,0 +1,53 @@
+"""Tenants, and the one row of each that orders everything published for it."""
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+
+class Tenant(models.Model):
+    """Owner of tables and keys. `ddl_version` changes, under the token lock, with every change of its tables."""
+
+    class State(models.TextChoices):
+        ACTIVE = "active"
+        SUSPENDED = "suspended"
+
+    tenant_id = models.CharField(primary_key=True, max_length=63)
+    name = models.CharField(max_length=200)
+    state = models.CharField(max_length=16, choices=State, default=State.ACTIVE)
+    ddl_version = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "tenant"
+        constraints = [
+            # The id is a directory of the object store: nothing that a path could misread.
+            models.CheckConstraint(condition=Q(tenant_id__regex=r"^[a-z0-9][a-z0-9_-]{0,62}$"), name="tenant_id_form"),
+            models.CheckConstraint(condition=Q(state__in=["active", "suspended"]), name="tenant_state"),
+        ]
+
+    def __str__(self) -> str:
+        return self.tenant_id
+
+
+class TenantCatalog(models.Model):
+    """The head of a tenant's history. Whoever changes the history locks this row first; acknowledgements never do."""
+
+    tenant = models.OneToOneField(Tenant, primary_key=True, on_delete=models.PROTECT, related_name="catalog")
+    snapshot_seq = models.BigIntegerField(default=0)
+    visible_token = models.BigIntegerField(default=0)
+    snapshot_time = models.DateTimeField(db_default=Now())
+    token_floor = models.BigIntegerField(default=0)
+    incarnation = models.BigIntegerField(default=1)
+
+    class Meta:
+        db_table = "tenant_catalog"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(snapshot_seq__gte=0, visible_token__gte=0, token_floor__gte=0, incarnation__gte=1),
+                name="tenant_catalog_counters",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} at {self.snapshot_seq}"

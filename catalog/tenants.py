@@ -1,0 +1,60 @@
+"""Tenants: created with their empty history, suspended, resumed; never deleted: their files would be orphans."""
+
+import re
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+
+from catalog.errors import TenantExists, TenantNotFound
+from catalog.models import Snapshot, Tenant, TenantCatalog
+from duckmesh.kernel.errors import Invalid
+
+TENANT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def create_tenant(*, tenant_id: str, name: str = "", actor: str = "operator") -> Tenant:
+    """The tenant exists, with its empty snapshot 0. Raises `Invalid` or `TenantExists`."""
+    if not TENANT_ID.fullmatch(tenant_id):
+        raise Invalid(
+            "A tenant's id is 1 to 63 lower-case letters, digits, '-' or '_' and begins with a letter or digit.",
+            tenant_id=tenant_id,
+        )
+    if len(name) > 200:
+        raise Invalid("A tenant's name has at most 200 characters.")
+    try:
+        with transaction.atomic():
+            tenant = Tenant.objects.create(tenant_id=tenant_id, name=name or tenant_id)
+            head = TenantCatalog.objects.create(tenant=tenant)
+            head.refresh_from_db()
+            Snapshot.objects.create(
+                tenant=tenant,
+                snapshot_id=0,
+                snapshot_time=head.snapshot_time,
+                visible_token=0,
+                kind=Snapshot.Kind.CREATE,
+                created_by=actor,
+            )
+    except IntegrityError as exc:
+        raise TenantExists(f"The tenant {tenant_id} exists.", tenant_id=tenant_id) from exc
+    tenant.refresh_from_db()
+    return tenant
+
+
+def suspend_tenant(*, tenant_id: str) -> None:
+    """No key of the tenant opens anything until it is resumed; its data stay."""
+    _set_state(tenant_id, Tenant.State.SUSPENDED)
+
+
+def resume_tenant(*, tenant_id: str) -> None:
+    """The tenant's keys open again."""
+    _set_state(tenant_id, Tenant.State.ACTIVE)
+
+
+def _set_state(tenant_id: str, state: Tenant.State) -> None:
+    if not Tenant.objects.filter(tenant_id=tenant_id).update(state=state):
+        raise TenantNotFound(f"There is no tenant {tenant_id}.", tenant_id=tenant_id)
+
+
+def raise_ddl_version(*, tenant_id: str) -> None:
+    """Writes in flight that were decoded under the old tables will notice. The caller holds the token lock."""
+    Tenant.objects.filter(tenant_id=tenant_id).update(ddl_version=F("ddl_version") + 1)

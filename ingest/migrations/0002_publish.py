@@ -1,0 +1,135 @@
+"""The bus in SQL: one function accepts an envelope; two others tell the query plane what it may know of the bus."""
+
+from django.db import migrations
+
+LATEST_TOKEN = """
+CREATE FUNCTION duckmesh_latest_token(p_tenant text) RETURNS bigint LANGUAGE sql STABLE AS $$
+  SELECT greatest(
+    coalesce((SELECT last_token FROM ingest_event WHERE tenant_id = p_tenant ORDER BY last_token DESC LIMIT 1), 0),
+    coalesce((SELECT token_floor FROM tenant_catalog WHERE tenant_id = p_tenant), 0))
+$$;
+COMMENT ON FUNCTION duckmesh_latest_token IS 'The greatest token ever issued to the tenant, 0 before the first.';
+"""
+
+FIRST_FAILURE = """
+CREATE FUNCTION duckmesh_first_failure(p_tenant text, p_token bigint, p_tables bigint[]) RETURNS bigint LANGUAGE sql STABLE AS $$
+  SELECT event_id FROM ingest_event
+  WHERE tenant_id = p_tenant AND state = 'failed' AND first_token <= p_token AND table_id = ANY (p_tables)
+  ORDER BY first_token LIMIT 1
+$$;
+COMMENT ON FUNCTION duckmesh_first_failure IS
+  'The oldest envelope of these tables that was set aside as failed and holds a token up to p_token; null if there is none.';
+"""
+
+# plpgsql in READ COMMITTED takes a new snapshot for each statement: the look-up of duplicates sees the writer that the
+# INSERT waited for, and the read behind the lock sees what the previous holder of the lock committed.
+PUBLISH = """
+CREATE FUNCTION duckmesh_publish(
+  p_tenant text, p_table bigint, p_ddl_version bigint, p_schema_version int,
+  p_ordinals int[], p_key_hashes bytea, p_payload_hashes bytea,
+  p_record_count int, p_excluded int[], p_request_key uuid, p_request_hash uuid,
+  p_min_event_time timestamptz, p_max_event_time timestamptz, p_payload bytea, p_max_pending bigint,
+  OUT outcome text, OUT event bigint, OUT first bigint, OUT last bigint,
+  OUT duplicates int[], OUT conflicts int[], OUT covering bigint
+) LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+  keys int := coalesce(array_length(p_ordinals, 1), 0);
+  inserted int;
+  known int;
+  kept int;
+  ddl bigint;
+  visible bigint;
+BEGIN
+  event := nextval(pg_get_serial_sequence('ingest_event', 'event_id'));
+  duplicates := '{}';
+  covering := 0;
+
+  IF p_request_key IS NOT NULL THEN
+    INSERT INTO ingest_key (table_id, key_hash, payload_hash, event_id)
+    VALUES (p_table, p_request_key, p_request_hash, event) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+      SELECT CASE WHEN k.payload_hash = p_request_hash THEN 'replayed' ELSE 'conflict' END,
+             e.event_id, e.first_token, e.last_token, e.excluded
+        INTO outcome, event, first, last, duplicates
+        FROM ingest_key k JOIN ingest_event e USING (event_id)
+       WHERE k.table_id = p_table AND k.key_hash = p_request_key;
+      outcome := coalesce(outcome, 'vanished');
+      RETURN;
+    END IF;
+  END IF;
+
+  IF keys > 0 THEN
+    -- Sorted: two calls with the same keys in opposite order would otherwise wait for each other.
+    INSERT INTO ingest_key (table_id, key_hash, payload_hash, event_id)
+    SELECT p_table, k.key_hash, k.payload_hash, event
+      FROM (SELECT encode(substr(p_key_hashes, i * 16 - 15, 16), 'hex')::uuid AS key_hash,
+                   encode(substr(p_payload_hashes, i * 16 - 15, 16), 'hex')::uuid AS payload_hash
+              FROM generate_series(1, keys) i) k
+     ORDER BY k.key_hash
+    ON CONFLICT DO NOTHING;
+    GET DIAGNOSTICS inserted = ROW_COUNT;
+    IF inserted < keys THEN
+      SELECT array_agg(u.ordinal ORDER BY u.ordinal), count(*),
+             array_agg(u.ordinal ORDER BY u.ordinal)
+               FILTER (WHERE k.payload_hash <> encode(substr(p_payload_hashes, u.i::int * 16 - 15, 16), 'hex')::uuid),
+             max(e.last_token)
+        INTO duplicates, known, conflicts, covering
+        FROM unnest(p_ordinals) WITH ORDINALITY u (ordinal, i)
+        JOIN ingest_key k
+          ON k.table_id = p_table AND k.key_hash = encode(substr(p_key_hashes, u.i::int * 16 - 15, 16), 'hex')::uuid
+        JOIN ingest_event e USING (event_id)
+       WHERE k.event_id <> event;
+      IF conflicts IS NOT NULL THEN outcome := 'conflict'; RETURN; END IF;
+      -- A key was purged or discarded between the two statements: the caller rolls back and tries again.
+      IF known + inserted < keys THEN outcome := 'vanished'; RETURN; END IF;
+    END IF;
+  END IF;
+
+  duplicates := duplicates || p_excluded;
+  kept := p_record_count - coalesce(array_length(duplicates, 1), 0);
+  IF kept = 0 THEN outcome := 'duplicate'; RETURN; END IF;
+
+  PERFORM duckmesh_token_lock(p_tenant);
+  SELECT t.ddl_version, duckmesh_latest_token(p_tenant), c.visible_token INTO ddl, last, visible
+    FROM tenant t JOIN tenant_catalog c USING (tenant_id) WHERE t.tenant_id = p_tenant;
+  IF ddl <> p_ddl_version THEN outcome := 'stale'; RETURN; END IF;
+  IF last > visible AND last - visible + kept > p_max_pending THEN outcome := 'full'; RETURN; END IF;
+  first := last + 1;
+  last := last + kept;
+  INSERT INTO ingest_event (event_id, tenant_id, table_id, schema_version, first_token, last_token, record_count,
+                            excluded, size_bytes, min_event_time, max_event_time, accepted_at)
+  OVERRIDING SYSTEM VALUE
+  VALUES (event, p_tenant, p_table, p_schema_version, first, last, kept,
+          duplicates, length(p_payload), p_min_event_time, p_max_event_time, clock_timestamp());
+  INSERT INTO ingest_payload (event_id, payload) VALUES (event, p_payload);
+  outcome := 'accepted';
+END $$;
+COMMENT ON FUNCTION duckmesh_publish IS
+  'Accepts an envelope. The caller commits the outcome accepted and rolls every other back.';
+"""
+
+
+class Migration(migrations.Migration):
+    dependencies = [("ingest", "0001_initial"), ("catalog", "0002_tenant_keys_and_token_lock")]
+
+    operations = [
+        migrations.RunSQL(
+            "ALTER TABLE ingest_event ADD CONSTRAINT ingest_event_table_of_tenant"
+            " FOREIGN KEY (tenant_id, table_id) REFERENCES table_def (tenant_id, table_id)",
+            "ALTER TABLE ingest_event DROP CONSTRAINT ingest_event_table_of_tenant",
+        ),
+        # Payloads are compressed already, and rows come and go: vacuum them early.
+        migrations.RunSQL(
+            "ALTER TABLE ingest_payload ALTER payload SET STORAGE EXTERNAL,"
+            " SET (autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0.05,"
+            " toast.autovacuum_vacuum_threshold = 2000, toast.autovacuum_vacuum_scale_factor = 0.05)",
+            migrations.RunSQL.noop,
+        ),
+        migrations.RunSQL(LATEST_TOKEN, "DROP FUNCTION duckmesh_latest_token(text)"),
+        migrations.RunSQL(FIRST_FAILURE, "DROP FUNCTION duckmesh_first_failure(text, bigint, bigint[])"),
+        migrations.RunSQL(
+            PUBLISH,
+            "DROP FUNCTION duckmesh_publish(text, bigint, bigint, int, int[], bytea, bytea, int, int[], uuid, uuid,"
+            " timestamptz, timestamptz, bytea, bigint)",
+        ),
+    ]

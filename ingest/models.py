@@ -1,0 +1,158 @@
+"""The bus. An event is an envelope: one request's records as one Arrow batch.
+
+Only `ingest.bus` and its SQL change these rows.
+"""
+
+from typing import Any
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q, UniqueConstraint
+from django.db.models.functions import Now
+
+from catalog.models import TableDef, Tenant
+
+
+class IngestEvent(models.Model):
+    """One accepted request. Its kept records hold the tokens `first_token` … `last_token` in their order."""
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        COMMITTED = "committed"
+        FAILED = "failed"
+        DISCARDED = "discarded"
+        DROPPED = "dropped"
+
+    event_id = models.BigAutoField(primary_key=True)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    table = models.ForeignKey(TableDef, on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    schema_version = models.IntegerField()
+    first_token = models.BigIntegerField()
+    last_token = models.BigIntegerField()
+    record_count = models.IntegerField()
+    excluded: "ArrayField[list[int], list[int]]" = ArrayField(models.IntegerField(), default=list)
+    size_bytes = models.BigIntegerField()
+    min_event_time = models.DateTimeField(null=True)
+    max_event_time = models.DateTimeField(null=True)
+    state = models.CharField(max_length=16, choices=State, default=State.PENDING, db_default="pending")
+    attempts = models.IntegerField(default=0, db_default=0)
+    error: "models.JSONField[dict[str, Any] | None, dict[str, Any] | None]" = models.JSONField(null=True)
+    snapshot_id = models.BigIntegerField(null=True)
+    accepted_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "ingest_event"
+        constraints = [
+            # The index that gives the next token; it also makes two envelopes with one token impossible.
+            UniqueConstraint(fields=["tenant", "last_token"], name="ingest_event_token"),
+            models.CheckConstraint(
+                condition=Q(
+                    record_count__gte=1,
+                    first_token__gte=1,
+                    last_token=F("first_token") + F("record_count") - 1,
+                ),
+                name="ingest_event_tokens",
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=["pending", "committed", "failed", "discarded", "dropped"]),
+                name="ingest_event_state",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="committed", snapshot_id__isnull=False) | ~Q(state="committed") & Q(snapshot_id=None),
+                name="ingest_event_committed_in_a_snapshot",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="failed") | Q(error__isnull=False), name="ingest_event_failed_says_why"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["tenant", "first_token"], condition=Q(state="pending"), name="ingest_event_pending"),
+            models.Index(fields=["tenant", "first_token"], condition=Q(state="failed"), name="ingest_event_failed"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.first_token}…{self.last_token}"
+
+
+class IngestPayload(models.Model):
+    """The records of an envelope that is not yet committed. A table of its own: what is done goes cheaply."""
+
+    event = models.OneToOneField(IngestEvent, primary_key=True, on_delete=models.PROTECT, db_constraint=False)
+    payload = models.BinaryField()
+
+    class Meta:
+        db_table = "ingest_payload"
+
+    def __str__(self) -> str:
+        return f"payload of {self.event_id}"
+
+
+class IngestKey(models.Model):
+    """An idempotency key that was used: a record's or a whole request's, apart by the hash's domain."""
+
+    pk = models.CompositePrimaryKey("table_id", "key_hash")
+    table_id = models.BigIntegerField()
+    key_hash = models.UUIDField()
+    payload_hash = models.UUIDField()
+    event_id = models.BigIntegerField()
+
+    class Meta:
+        db_table = "ingest_key"
+
+    def __str__(self) -> str:
+        return str(self.key_hash)
+
+
+class IngestClaimBatch(models.Model):
+    """A lease on the oldest pending envelopes of one tenant. `epoch` grows with each claim and fences the late."""
+
+    class State(models.TextChoices):
+        CLAIMED = "claimed"
+        COMMITTED = "committed"
+        RELEASED = "released"
+        EXPIRED = "expired"
+
+    batch_id = models.BigAutoField(primary_key=True)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_index=False)
+    consumer_id = models.CharField(max_length=200)
+    epoch = models.BigIntegerField()
+    lease_until = models.DateTimeField()
+    state = models.CharField(max_length=16, choices=State, default=State.CLAIMED)
+    # The most envelopes the next claim may take: halved after a failure, doubled after a success.
+    envelope_limit = models.IntegerField()
+    snapshot_id = models.BigIntegerField(null=True)
+    claimed_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "ingest_claim_batch"
+        constraints = [
+            UniqueConstraint(fields=["tenant"], condition=Q(state="claimed"), name="ingest_claim_one_live"),
+            UniqueConstraint(fields=["tenant", "epoch"], name="ingest_claim_epoch"),
+            models.CheckConstraint(
+                condition=Q(state__in=["claimed", "committed", "released", "expired"]),
+                name="ingest_claim_state",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="claimed", ended_at=None) | ~Q(state="claimed") & Q(ended_at__isnull=False),
+                name="ingest_claim_ended",
+            ),
+            models.CheckConstraint(condition=Q(envelope_limit__gte=1, epoch__gte=1), name="ingest_claim_counters"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} claim {self.epoch} by {self.consumer_id}"
+
+
+class IngestClaimItem(models.Model):
+    """An envelope in a claim."""
+
+    pk = models.CompositePrimaryKey("batch_id", "event_id")
+    batch = models.ForeignKey(IngestClaimBatch, on_delete=models.CASCADE, related_name="items")
+    event = models.ForeignKey(IngestEvent, on_delete=models.CASCADE, db_constraint=False)
+
+    class Meta:
+        db_table = "ingest_claim_item"
+
+    def __str__(self) -> str:
+        return f"{self.batch_id}: {self.event_id}"

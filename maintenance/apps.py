@@ -1,0 +1,7 @@
+from django.apps import AppConfig
+
+
+class MaintenanceConfig(AppConfig):
+    """Keeps the lake small and true."""
+
+    name = "maintenance"

@@ -1,0 +1,115 @@
+"""History of the maintenance runs: one table a kind, all of one shape."""
+
+import uuid
+from typing import Any
+
+from django.db import models
+from django.db.models import F, Q, UniqueConstraint
+from django.db.models.functions import Now
+
+from catalog.models import DataFile, TableDef, Tenant
+
+_STATES = ["running", "succeeded", "failed", "cancelled"]
+
+
+class Run(models.Model):
+    """A leased, fenced, cancellable run. At most one is live for a tenant and table (null: all of them)."""
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    run_id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, related_name="+")
+    table = models.ForeignKey(TableDef, on_delete=models.PROTECT, null=True, related_name="+")
+    state = models.CharField(max_length=16, choices=State, default=State.RUNNING)
+    epoch = models.BigIntegerField(default=1)
+    lease_until = models.DateTimeField()
+    cancel_requested = models.BooleanField(default=False)
+    progress = models.FloatField(default=0)
+    phase = models.CharField(max_length=63, default="")
+    options: "models.JSONField[dict[str, Any], dict[str, Any]]" = models.JSONField(default=dict)
+    summary: "models.JSONField[dict[str, Any], dict[str, Any]]" = models.JSONField(default=dict)
+    error = models.TextField(default="")
+    requested_by = models.CharField(max_length=200)
+    started_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self._meta.db_table} {self.run_id} {self.state}"
+
+
+def _constraints(kind: str) -> list[models.BaseConstraint]:
+    return [
+        models.CheckConstraint(condition=Q(state__in=_STATES), name=f"{kind}_state"),
+        models.CheckConstraint(condition=Q(progress__gte=0, progress__lte=1), name=f"{kind}_progress"),
+        models.CheckConstraint(
+            condition=Q(state="running", ended_at=None) | ~Q(state="running") & Q(ended_at__gte=F("started_at")),
+            name=f"{kind}_ended",
+        ),
+        UniqueConstraint(
+            fields=["tenant", "table"],
+            condition=Q(state="running"),
+            nulls_distinct=False,
+            name=f"{kind}_one_live",
+        ),
+    ]
+
+
+class CompactionRun(Run):
+    """Small files of a table rewritten into fewer."""
+
+    class Meta:
+        db_table = "compaction_run"
+        constraints = _constraints("compaction_run")
+
+
+class GcRun(Run):
+    """Snapshots expired, files tombstoned, objects deleted."""
+
+    class Meta:
+        db_table = "gc_run"
+        constraints = _constraints("gc_run")
+
+
+class IntegrityRun(Run):
+    """Catalog and object store compared."""
+
+    class Meta:
+        db_table = "integrity_run"
+        constraints = _constraints("integrity_run")
+
+
+class RestoreDrillRun(Run):
+    """A backup restored into a scratch database and proven."""
+
+    class Meta:
+        db_table = "restore_drill_run"
+        constraints = _constraints("restore_drill_run")
+
+
+class IntegrityFinding(models.Model):
+    """One disagreement that an integrity run found."""
+
+    run = models.ForeignKey(IntegrityRun, on_delete=models.CASCADE, related_name="findings")
+    kind = models.CharField(max_length=63)
+    severity = models.CharField(max_length=16)
+    file = models.ForeignKey(DataFile, on_delete=models.SET_NULL, null=True, related_name="+")
+    object_key = models.CharField(max_length=500, default="")
+    detail: "models.JSONField[dict[str, Any], dict[str, Any]]" = models.JSONField(default=dict)
+
+    class Meta:
+        db_table = "integrity_finding"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(severity__in=["info", "warning", "error"]), name="integrity_finding_severity"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.object_key}"

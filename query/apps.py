@@ -1,0 +1,7 @@
+from django.apps import AppConfig
+
+
+class QueryConfig(AppConfig):
+    """SQL to rows."""
+
+    name = "query"

@@ -33,7 +33,7 @@ def scan_sql(paths: Sequence[str], columns: Sequence[ScanColumn]) -> str:
     if not paths:
         return _empty(columns)
     fields = ", ".join(
-        f"{c.field_id}: {{name: {_literal(c.name)}, type: {_literal(c.duckdb_type)}, default_value: NULL}}"
+        f"{c.field_id}: {{name: {quote_literal(c.name)}, type: {quote_literal(c.duckdb_type)}, default_value: NULL}}"
         for c in columns
     )
     return f"read_parquet({_list(paths)}, hive_partitioning = false, schema = MAP {{{fields}}})"
@@ -53,7 +53,8 @@ def quote_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _literal(text: str) -> str:
+def quote_literal(text: str) -> str:
+    """`text` as an SQL string."""
     if "\0" in text:
         raise ValueError("a zero byte cannot stand in SQL text")
     return "'" + text.replace("'", "''") + "'"
@@ -64,13 +65,11 @@ def _list(paths: Sequence[str]) -> str:
         # DuckDB would expand the pattern, and an escaped one does not pass `allowed_directories`.
         if GLOB_CHARACTERS.intersection(path):
             raise ValueError("a path with *, ? or [ would be read as a pattern")
-    return "[" + ", ".join(_literal(path) for path in paths) + "]"
+    return "[" + ", ".join(quote_literal(path) for path in paths) + "]"
 
 
 def _empty(columns: Sequence[ScanColumn]) -> str:
-    nulls = ", ".join(
-        f"CAST(NULL AS {column.duckdb_type}) AS {quote_name(column.name)}" for column in columns
-    )
+    nulls = ", ".join(f"CAST(NULL AS {column.duckdb_type}) AS {quote_name(column.name)}" for column in columns)
     return f"(SELECT {nulls} WHERE false)"
 
 

@@ -1,0 +1,40 @@
+"""What ingest can refuse or lose, by name."""
+
+from duckmesh.kernel.errors import Conflict, Invalid, LimitExceeded
+
+
+class InvalidRecord(Invalid):
+    """At least one record cannot be taken as it is, so none was; `context.errors` says which, where and why."""
+
+    code = "INVALID_RECORD"
+
+
+class PayloadTooLarge(Invalid):
+    """The request is larger than this server takes at once; send it in parts."""
+
+    code = "PAYLOAD_TOO_LARGE"
+    status = 413
+
+
+class IdempotencyConflict(Conflict):
+    """The key was used before for something else; nothing was written."""
+
+    code = "IDEMPOTENCY_CONFLICT"
+
+
+class IngestFailed(Conflict):
+    """An accepted write at or before the token could not be made visible; an operator must replay or discard it."""
+
+    code = "INGEST_FAILED"
+
+
+class Backpressure(LimitExceeded):
+    """Too much is accepted and not yet visible; wait, then send again."""
+
+    code = "BACKPRESSURE"
+
+
+class LeaseLost(Conflict):
+    """Another worker has taken this batch over; drop the work, it is not yours."""
+
+    code = "LEASE_LOST"

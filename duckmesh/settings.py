@@ -87,7 +87,6 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 STATIC_URL = "static/"
-STATIC_ROOT = DUCKMESH.home / "static"
 WHITENOISE_USE_FINDERS = True
 AUTH_PASSWORD_VALIDATORS = [{"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"}]
 DATA_UPLOAD_MAX_MEMORY_SIZE = None  # bodies are bounded by our own parser, with our own error

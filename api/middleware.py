@@ -1,0 +1,39 @@
+"""What every request gets before anything else, whatever becomes of it: an id, a trace, and its log context."""
+
+import re
+import secrets
+from collections.abc import Callable
+
+import structlog
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from api import problems
+
+_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+
+
+class RequestContext:
+    """Binds request_id and trace_id for the logs and the problems, and answers what nobody else answered.
+
+    `X-Request-ID` is taken over if it is sane, else made; the trace comes from W3C `traceparent` if there is one.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        given = request.META.get("HTTP_X_REQUEST_ID", "")
+        request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16)
+        trace = _TRACEPARENT.fullmatch(request.META.get("HTTP_TRACEPARENT", ""))
+        trace_id = trace[1] if trace else secrets.token_hex(16)
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
+        response = self.get_response(request)
+        response["X-Request-ID"] = request_id
+        return response
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Views outside the API (the admin) may fail too: the same shape, the same silence about details."""
+        return problems.answer(exception, request)

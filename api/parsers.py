@@ -1,0 +1,145 @@
+"""Bodies: read within a bound, and small JSON ones understood strictly.
+
+What two JSON readers might understand differently is refused: duplicate members, NaN, numbers beyond a double, lone
+surrogates, bytes that are not UTF-8, and nesting that only a parser's stack would stop.
+"""
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+from django.http import HttpRequest
+from rest_framework.parsers import BaseParser
+
+from api.errors import PayloadTooLarge, UnsupportedMediaType
+from duckmesh.kernel.errors import JSON, Invalid
+
+CONTROL_BODY_BYTES = 2**20
+MAX_DEPTH = 100
+
+_CHUNK = 2**16
+# Strings are skipped whole. The possessive quantifier and the open end keep this linear on any input.
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+
+
+def media_type(request: HttpRequest) -> str:
+    """The body's media type in lower case, without parameters; empty if the request names none."""
+    return str(request.META.get("CONTENT_TYPE", "")).partition(";")[0].strip().lower()
+
+
+def require_media_type(request: HttpRequest, *accepted: str) -> str:
+    """The body's media type, which is one of `accepted` and, if text, UTF-8; else `UnsupportedMediaType`."""
+    given = media_type(request)
+    if given not in accepted:
+        raise UnsupportedMediaType(
+            f"The body's Content-Type must be {' or '.join(accepted)}.",
+            content_type=given[:100],
+            accepted=[*accepted],
+        )
+    charset = (request.content_params or {}).get("charset", "utf-8").lower()
+    if charset not in {"utf-8", "utf8", "us-ascii"}:
+        raise UnsupportedMediaType("The body must be UTF-8.", charset=charset[:100])
+    encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaType("The body's Content-Encoding is not supported.", content_encoding=encoding[:100])
+    return given
+
+
+def read_body(request: HttpRequest, *, limit: int) -> bytes:
+    """The whole body, or `PayloadTooLarge` without holding more than `limit` bytes of it."""
+    if _declared_length(request) > limit:
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    # Django takes a body without Content-Length for empty; a chunked one ends where the server says that it ends.
+    chunked = "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
+    source = request.META["wsgi.input"] if chunked else request
+    while chunk := source.read(_CHUNK):
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _declared_length(request: HttpRequest) -> int:
+    text = request.META.get("CONTENT_LENGTH") or "0"
+    return int(text) if text.isdecimal() and len(text) < 20 else 0
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is larger than {limit} bytes.", limit_bytes=limit)
+
+
+def parse_object(body: bytes) -> dict[str, JSON]:
+    """The JSON object that `body` is, or `Invalid` with the reason."""
+    depth = deepest = 0
+    for match in _BRACKETS.finditer(body):
+        depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(match[0], 0)
+        deepest = max(deepest, depth)
+    if deepest > MAX_DEPTH:
+        raise Invalid(f"The body nests deeper than {MAX_DEPTH}.")
+    try:
+        text = body.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+    except UnicodeDecodeError as exc:
+        raise Invalid(f"The body is not UTF-8 (at byte {exc.start}).") from None
+    except json.JSONDecodeError as exc:
+        raise Invalid(f"The body is not JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}.") from None
+    except ValueError:
+        raise Invalid("The body holds a number of more digits than anything here can use.") from None
+    if not isinstance(value, dict):
+        raise Invalid("The body must be a JSON object.")
+    if b"\\u" in body:
+        _no_lone_surrogate(value)
+    return value
+
+
+def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    value: dict[str, JSON] = {}
+    for name, member in pairs:
+        if name in value:
+            raise Invalid(f"The body has the member {name[:100]!a} twice in one object.")
+        value[name] = member
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise Invalid(f"The body holds {name}, which JSON does not have.")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise Invalid(f"The body holds the number {text[:100]}, which is beyond the range of a double.")
+    return number
+
+
+def _no_lone_surrogate(value: JSON) -> None:
+    if isinstance(value, str):
+        if any("\ud800" <= char <= "\udfff" for char in value):
+            raise Invalid("The body holds a lone surrogate, which is no character.")
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            _no_lone_surrogate(name)
+            _no_lone_surrogate(member)
+    elif isinstance(value, list):
+        for item in value:
+            _no_lone_surrogate(item)
+
+
+class StrictJSONParser(BaseParser):
+    """`request.data` of a control request: a small JSON object, strictly read."""
+
+    media_type = "application/json"
+
+    # `Any`: REST framework's signature.
+    def parse(self, _stream: Any, _media_type: str | None = None, parser_context: Any = None) -> dict[str, JSON]:
+        return control_body(parser_context["request"])
+
+
+def control_body(request: HttpRequest) -> dict[str, JSON]:
+    """The small JSON object that is the request's body, strictly read."""
+    require_media_type(request, StrictJSONParser.media_type)
+    return parse_object(read_body(request, limit=CONTROL_BODY_BYTES))

@@ -1,0 +1,33 @@
+"""Answers as JSON bytes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from django.http import HttpRequest
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.renderers import BaseRenderer
+
+
+class JSONRenderer(BaseRenderer):
+    """JSON with every digit of every integer; bytes that are JSON already go through untouched."""
+
+    media_type = "application/json"
+    format = "json"
+    charset = None
+
+    # `Any`: REST framework's signature. What views return is JSON already, or bytes.
+    def render(self, data: Any, _media_type: str | None = None, _context: Mapping[str, Any] | None = None) -> bytes:
+        return data if isinstance(data, bytes) else msgspec.json.encode(data)
+
+
+class FirstRenderer(BaseContentNegotiation):
+    """The view's one kind of answer, whatever `Accept` says: a client that cannot read it still reads the status."""
+
+    def select_parser(self, _request: HttpRequest, parsers: Any) -> Any:
+        return parsers[0] if parsers else None
+
+    def select_renderer(
+        self, _request: HttpRequest, renderers: Any, _format_suffix: str | None = None
+    ) -> tuple[Any, str]:
+        return renderers[0], renderers[0].media_type

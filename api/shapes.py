@@ -1,0 +1,199 @@
+"""The shapes of bodies and answers that other planes check or make: described here for the OpenAPI document only."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field, inline_serializer
+from rest_framework import serializers
+
+from catalog.definition import MODES
+from catalog.schema import TYPE_NAMES
+
+NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
+
+
+# `Any`: a serializer's type parameter is the object it would be filled from; these are never filled.
+class Shape(serializers.Serializer[Any]):
+    """A JSON object."""
+
+
+# Not a class: a member named `context` would hide the serializer's own.
+PROBLEM = inline_serializer(
+    "Problem",
+    {
+        "type": serializers.CharField(),
+        "title": serializers.CharField(),
+        "status": serializers.IntegerField(),
+        "detail": serializers.CharField(),
+        "error_code": serializers.CharField(help_text="Stable; docs/errors.md lists them all."),
+        "message": serializers.CharField(help_text="The same text as `detail`."),
+        "retryable": serializers.BooleanField(help_text="The same request may succeed later."),
+        "context": serializers.DictField(help_text="Data about the error."),
+        "trace_id": serializers.CharField(help_text="Names the request in the operator's logs."),
+    },
+)
+
+
+class Column(Shape):
+    """A column of a table."""
+
+    name = serializers.RegexField(NAME)
+    type = serializers.CharField(help_text="One of: " + ", ".join(TYPE_NAMES))
+    nullable = serializers.BooleanField(default=True)
+
+
+class SchemaJson(Shape):
+    """The columns of a table, in order."""
+
+    columns = Column(many=True)
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "properties": {
+            "fields": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "column": {"type": "string"},
+                        "transform": {"type": "string", "description": "identity, month, day, hour or bucket[N]"},
+                    },
+                    "required": ["column", "transform"],
+                },
+            }
+        },
+        "additionalProperties": False,
+    }
+)
+class PartitionSpec(serializers.JSONField):
+    """How the files of a table are divided."""
+
+
+class TableBody(Shape):
+    """A table to be made. Unknown members are refused by name."""
+
+    table_name = serializers.RegexField(NAME, help_text="Names compare without case.")
+    schema_json = SchemaJson()
+    primary_key_cols = serializers.ListField(child=serializers.CharField(), required=False)
+    partition_spec = PartitionSpec(required=False)
+    sort_cols = serializers.ListField(child=serializers.CharField(), required=False)
+    compatibility_mode = serializers.ChoiceField(choices=MODES, default="backward")
+
+
+class TableInfo(Shape):
+    """A table as it is now."""
+
+    table_id = serializers.IntegerField()
+    tenant_id = serializers.CharField()
+    table_name = serializers.CharField()
+    schema_version = serializers.IntegerField()
+    schema_json = SchemaJson()
+    primary_key_cols = serializers.ListField(child=serializers.CharField())
+    partition_spec = PartitionSpec()
+    sort_cols = serializers.ListField(child=serializers.CharField())
+    compatibility_mode = serializers.ChoiceField(choices=MODES)
+    created_at = serializers.DateTimeField()
+
+
+class TableList(Shape):
+    """A page of the tenant's tables, in the order of their names without case."""
+
+    tenant_id = serializers.CharField()
+    tables = TableInfo(many=True)
+    next_cursor = serializers.CharField(allow_null=True, help_text="`cursor` of the next page; null on the last.")
+
+
+class IngestRecord(Shape):
+    """One record."""
+
+    idempotency_key = serializers.CharField(
+        required=False, allow_null=True, help_text="Written once per table within the window."
+    )
+    op = serializers.ChoiceField(choices=["insert", "upsert", "delete"], default="insert")
+    payload = serializers.DictField(help_text="Column names to values.")
+    event_time = serializers.DateTimeField(required=False, allow_null=True)
+
+
+class IngestBody(Shape):
+    """Records, all of which are accepted or none."""
+
+    records = IngestRecord(many=True)
+    wait_for_visibility = serializers.BooleanField(default=False)
+    visibility_timeout_ms = serializers.IntegerField(default=5_000)
+
+
+class IngestAnswer(Shape):
+    """What is durable now, whatever crashes."""
+
+    accepted_count = serializers.IntegerField(help_text="Without duplicates.")
+    duplicate_count = serializers.IntegerField()
+    max_visibility_token = serializers.IntegerField(help_text="Covers the first write of every duplicate too.")
+    status = serializers.ChoiceField(choices=["accepted", "visible", "partial_duplicate"])
+    visible_snapshot_id = serializers.IntegerField(
+        allow_null=True, help_text="A snapshot that holds the records, if the request waited for one."
+    )
+
+
+class QueryStats(Shape):
+    """What the query cost."""
+
+    duration_ms = serializers.FloatField()
+    queue_ms = serializers.FloatField()
+    barrier_ms = serializers.FloatField()
+    scanned_files = serializers.IntegerField()
+    pruned_files = serializers.IntegerField()
+    scanned_bytes = serializers.IntegerField()
+    cache_hit_bytes = serializers.IntegerField()
+
+
+class QueryAnswer(Shape):
+    """Rows of one snapshot. A 64-bit integer is a number with every digit, a decimal a string, NaN a string."""
+
+    columns = serializers.ListField(child=serializers.CharField())
+    column_types = serializers.ListField(child=serializers.CharField())
+    rows = serializers.ListField(child=serializers.ListField())
+    snapshot_id = serializers.IntegerField()
+    snapshot_time = serializers.DateTimeField()
+    max_visibility_token = serializers.IntegerField()
+    truncated = serializers.BooleanField()
+    stats = QueryStats()
+
+
+class LagOfTable(Shape):
+    """Records of one table that wait."""
+
+    table_name = serializers.CharField()
+    pending_events = serializers.IntegerField()
+    failed_events = serializers.IntegerField()
+    oldest_pending_lag_ms = serializers.IntegerField()
+
+
+class LagAnswer(Shape):
+    """How far visibility lags behind acknowledgement. Events are records."""
+
+    tenant_id = serializers.CharField()
+    accepted_events = serializers.IntegerField(help_text="Durable, and waiting for a worker to claim them.")
+    claimed_events = serializers.IntegerField(help_text="In a live claim of a worker.")
+    failed_events = serializers.IntegerField(help_text="Set aside as failed, until replayed or discarded.")
+    pending_events = serializers.IntegerField(help_text="accepted_events + claimed_events.")
+    oldest_pending_lag_ms = serializers.IntegerField(help_text="Age of the oldest pending record; 0 without any.")
+    token_lag = serializers.IntegerField(help_text="latest_issued_token - latest_visibility_token.")
+    latest_visibility_token = serializers.IntegerField(help_text="The watermark: everything up to it is visible.")
+    latest_issued_token = serializers.IntegerField()
+    latest_snapshot_id = serializers.IntegerField()
+    snapshot_age_ms = serializers.IntegerField()
+    tables = LagOfTable(many=True, help_text="Those in which something waits or failed.")
+
+
+class Health(Shape):
+    """The process lives."""
+
+    status = serializers.ChoiceField(choices=["ok"])
+
+
+class Ready(Shape):
+    """Everything the service depends on answers."""
+
+    status = serializers.ChoiceField(choices=["ready"])
+    checks = serializers.DictField(child=serializers.CharField(), help_text="Each dependency: `ok`.")

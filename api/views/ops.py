@@ -1,0 +1,67 @@
+"""What operators and their machines ask: health, readiness, metrics, lag."""
+
+from dataclasses import asdict
+from datetime import timedelta
+from functools import cache
+
+from django.conf import settings
+from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from api import metrics, readiness, shapes
+from api.auth import principal_of
+from api.models import Role
+from api.views.base import Endpoint, OpenEndpoint
+from ingest.backlog import lag
+
+
+class Health(OpenEndpoint):
+    """The process lives; nothing else is asked."""
+
+    @extend_schema(operation_id="health", summary="Is the process alive?", responses=shapes.Health)
+    def get(self, _request: Request) -> Response:
+        """Always the same answer, from this process alone."""
+        return Response({"status": "ok"})
+
+
+@cache
+def _readiness() -> readiness.Readiness:
+    config = settings.DUCKMESH
+    probes = {
+        "postgresql": readiness.postgresql,
+        "migrations": readiness.migrations,
+        "redis": readiness.broker(config.redis_url),
+    }
+    return readiness.Readiness(probes, within=timedelta(seconds=2))
+
+
+class Ready(OpenEndpoint):
+    """Whether requests would succeed."""
+
+    @extend_schema(operation_id="ready", summary="Does everything it depends on answer?", responses=shapes.Ready)
+    def get(self, _request: Request) -> Response:
+        """200 if all is well; otherwise 503 whose `context.checks` names what is down."""
+        return Response({"status": "ready", "checks": _readiness().require()})
+
+
+class Lag(Endpoint):
+    """How far the tenant's visible state is behind its accepted writes."""
+
+    required_roles = {"GET": frozenset({Role.OPS_ADMIN})}
+
+    @extend_schema(operation_id="lag", summary="How far is visibility behind?", responses=shapes.LagAnswer)
+    def get(self, request: Request) -> Response:
+        """Read from the catalog: true also when every worker is dead. Counts are records."""
+        return Response(asdict(lag(tenant_id=principal_of(request).tenant_id)))
+
+
+class Metrics(OpenEndpoint):
+    """For Prometheus."""
+
+    @extend_schema(operation_id="metrics", summary="Metrics", responses={(200, "text/plain"): str})
+    def get(self, _request: Request) -> HttpResponse:
+        """Prometheus' text format: this instance's counters, and gauges read from the catalog now."""
+        page = metrics.page(tenant_labels=settings.DUCKMESH.metrics_tenant_labels)
+        return HttpResponse(page, content_type=metrics.CONTENT_TYPE)

@@ -1,0 +1,23 @@
+"""Every address of DuckMesh."""
+
+from django.contrib import admin
+from django.urls import path
+
+from api.views import docs, ops, tables
+
+urlpatterns = [
+    path("v1/tables", tables.Tables.as_view(), name="tables"),
+    path("v1/tables/<str:table>", tables.Table.as_view(), name="table"),
+    path("v1/lag", ops.Lag.as_view(), name="lag"),
+    path("v1/health", ops.Health.as_view(), name="health"),
+    path("v1/ready", ops.Ready.as_view(), name="ready"),
+    path("v1/metrics", ops.Metrics.as_view(), name="metrics"),
+    path("v1/openapi.json", docs.OpenApi.as_view(), name="openapi"),
+    path("v1/docs", docs.Docs.as_view(), name="docs"),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = "api.handlers.failed"
+handler403 = "api.handlers.failed"
+handler404 = "api.handlers.failed"
+handler500 = "api.handlers.server_error"

@@ -1,0 +1,213 @@
+"""What a tenant's statement may be, judged on its syntax tree as DuckDB serialises it.
+
+An allow-list all the way down: kinds of nodes, table functions and functions that are not named here are refused, so
+that a new DuckDB version can add nothing unseen. Pure: the engine serialises, this module only reads the document.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from query.errors import QueryForbidden, QueryInvalid, error_of
+
+FUNCTIONS_FILE = Path(__file__).with_name("functions.txt")
+TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
+MAX_DOCUMENT = 16 * 2**20
+MAX_NODES = 250_000
+MAX_NAMED_SUBQUERIES = 500
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_SYSTEM = re.compile(r"(pg_|duckdb_|sqlite_|pragma_|information_schema|_duckmesh)")
+_EXPRESSIONS = frozenset(
+    {"BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION"}
+    | {"LAMBDA", "OPERATOR", "PARAMETER", "POSITIONAL_REFERENCE", "STAR", "SUBQUERY", "TYPE", "WINDOW"}
+)
+_NODES = frozenset(
+    {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE"}
+    | {"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EXPRESSION_LIST", "EMPTY", "PIVOT"}
+    | {"ORDER_MODIFIER", "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER", "DISTINCT_MODIFIER"}
+    | {"ORDER_DEFAULT", "ASCENDING", "DESCENDING"}
+)
+
+Json = object  # the document comes from json.loads; every use looks at its type first
+Scope = frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Either a refusal (`code` and `message`) or the names, in lower case, that the statement reads as tables."""
+
+    tables: frozenset[str] = frozenset()
+    code: str = ""
+    message: str = ""
+
+    def insist(self) -> "Verdict":
+        """This verdict, if it allows the statement; else the refusal is raised."""
+        if self.code:
+            raise error_of(self.code, self.message)
+        return self
+
+
+class _RefusedError(Exception):
+    """Carries the verdict out of the walk."""
+
+    def __init__(self, message: str, code: str = QueryForbidden.code) -> None:
+        super().__init__(message)
+        self.verdict = Verdict(code=code, message=message)
+
+
+@cache
+def allowed_functions() -> frozenset[str]:
+    """The reviewed names of functions.txt, in lower case."""
+    lines = FUNCTIONS_FILE.read_text(encoding="utf-8").splitlines()
+    return frozenset(line for line in lines if line and not line.startswith("# "))
+
+
+def judge(serialised: str) -> Verdict:
+    """The verdict on the statement that `json_serialize_sql` rendered as `serialised`."""
+    try:
+        return Verdict(tables=_tables_read(_single_select(serialised)))
+    except _RefusedError as refusal:
+        return refusal.verdict
+
+
+def _single_select(serialised: str) -> dict[str, Json]:
+    if len(serialised) > MAX_DOCUMENT:
+        raise _RefusedError("The statement is too long.", QueryInvalid.code)
+    try:
+        document = json.loads(serialised)
+    except RecursionError:
+        raise _RefusedError("The statement is nested too deeply.", QueryInvalid.code) from None
+    if document.get("error"):
+        raise _unserialisable(document)
+    statements = document["statements"]
+    if not statements:
+        raise _RefusedError("There is no statement.", QueryInvalid.code)
+    if len(statements) > 1:
+        raise _RefusedError(f"One statement at a time; there are {len(statements)}.")
+    statement: dict[str, Json] = statements[0]
+    return statement
+
+
+def _unserialisable(document: dict[str, Json]) -> _RefusedError:
+    message = str(document.get("error_message", ""))
+    if document.get("error_type") == "parser" and message != "A CTE needs a SELECT":
+        place = document.get("position")
+        where = f" (at character {int(place) + 1})" if isinstance(place, str) and place.isdigit() else ""
+        return _RefusedError(message[:1].upper() + message[1:] + where, QueryInvalid.code)
+    if document.get("error_type") in ("parser", "not implemented"):
+        return _RefusedError(
+            "Only a single SELECT is allowed, also as WITH, VALUES, FROM …, a set operation, or PIVOT with its values"
+            " listed by IN."
+        )
+    return _RefusedError("The statement cannot be read.", QueryInvalid.code)
+
+
+def _tables_read(statement: dict[str, Json]) -> frozenset[str]:
+    """Walks the tree without recursion, each node with the names of the subqueries (WITH) that are in scope there."""
+    tables: set[str] = set()
+    stack: list[tuple[Json, Scope]] = [(statement, frozenset())]
+    seen = subqueries = 0
+    while stack:
+        node, scope = stack.pop()
+        seen += 1
+        if seen > MAX_NODES:
+            raise _RefusedError("The statement has too many parts.", QueryInvalid.code)
+        if isinstance(node, list):
+            stack.extend((child, scope) for child in node if isinstance(child, dict | list))
+        elif isinstance(node, dict):
+            _check_node(node)
+            if node.get("type") == "BASE_TABLE":
+                name = _table_name(node)
+                if name not in scope:
+                    tables.add(name)
+            inner = scope
+            for name, query, visible in _named_subqueries(node, scope):
+                subqueries += 1
+                if subqueries > MAX_NAMED_SUBQUERIES:
+                    raise _RefusedError("The statement has too many WITH subqueries.", QueryInvalid.code)
+                stack.append((query, visible))
+                inner = visible | {name}
+            stack.extend(_children(node, inner))
+    return frozenset(tables)
+
+
+def _named_subqueries(node: dict[str, Json], scope: Scope) -> Iterator[tuple[str, Json, Scope]]:
+    """The WITH subqueries of `node` in order: name, definition, and the names its definition sees (not its own)."""
+    entries = node.get("cte_map")
+    for entry in _list(entries.get("map")) if isinstance(entries, dict) else ():
+        if not isinstance(entry, dict):
+            raise _RefusedError("The statement cannot be read.", QueryInvalid.code)
+        name = _plain_name(str(entry.get("key")), "WITH subquery")
+        yield name, entry.get("value"), scope
+        scope = scope | {name}
+
+
+def _children(node: dict[str, Json], scope: Scope) -> Iterator[tuple[Json, Scope]]:
+    # Only the second half of a recursive subquery sees its own name; in the first half the name is a table's.
+    own = {str(node.get("cte_name")).lower()} if node.get("type") == "RECURSIVE_CTE_NODE" else set()
+    for key, child in node.items():
+        if key != "cte_map" and isinstance(child, dict | list):
+            yield child, scope | own if own and key == "right" else scope
+
+
+def _check_node(node: dict[str, Json]) -> None:
+    kind, expression = node.get("type"), node.get("class")
+    if expression is not None:
+        if expression not in _EXPRESSIONS:
+            raise _RefusedError(f"This kind of expression is not allowed: {_words(expression)}.")
+    elif isinstance(kind, str) and kind not in _NODES and not kind.endswith("_TYPE_INFO"):
+        if kind == "SHOW_REF":
+            raise _RefusedError("SHOW, DESCRIBE and SUMMARIZE are not allowed; GET /v1/tables tells about tables.")
+        raise _RefusedError(f"This part of a statement is not allowed: {_words(kind)}.")
+    if kind == "TABLE_FUNCTION":
+        function = node.get("function")
+        name = function.get("function_name") if isinstance(function, dict) else _words(kind)
+        if str(name).lower() not in TABLE_FUNCTIONS:
+            raise _RefusedError(
+                f"The table function {name} is not allowed; only {', '.join(sorted(TABLE_FUNCTIONS))} are."
+            )
+    if "function_name" in node:
+        _check_function(node)
+    if kind == "UNBOUND_TYPE_INFO" and (node.get("catalog") or node.get("schema")):
+        raise _RefusedError(f"Names of types are given alone, without a schema: {node.get('name')}.")
+
+
+def _check_function(node: dict[str, Json]) -> None:
+    name = str(node["function_name"])
+    # The parser itself qualifies what it makes of [1, 2] and {'a': 1}.
+    if node.get("catalog") or node.get("schema") not in ("", "main", None):
+        raise _RefusedError(f"Functions are named alone, without a schema: {name}.")
+    if name.lower() not in allowed_functions():
+        raise _RefusedError(f"The function {name} is unknown or not allowed.")
+
+
+def _table_name(node: dict[str, Json]) -> str:
+    name = str(node.get("table_name"))
+    if node.get("catalog_name") or node.get("schema_name"):
+        raise _RefusedError(f"Tables are named alone, without a catalog or schema: {name}.")
+    if node.get("at_clause"):
+        raise _RefusedError("AT is not allowed; choose a snapshot with snapshot_id or snapshot_time.")
+    return _plain_name(name, "table")
+
+
+def _plain_name(name: str, what: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise _RefusedError(
+            f"The name of a {what} is letters, digits and _, at most 63; this is not one: {name[:80]!r}."
+        )
+    lowered = name.lower()
+    if _SYSTEM.match(lowered):
+        raise _RefusedError(f"Names such as {name} belong to the system; no {what} has one.")
+    return lowered
+
+
+def _list(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
+def _words(kind: Json) -> str:
+    return str(kind).replace("_", " ").lower()

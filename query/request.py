@@ -1,0 +1,82 @@
+"""What crosses from the service to a runner and back, as values. JSON on the wire, nothing else."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Params = list[Any] | dict[str, Any]  # JSON values as the client sent them; the engine refuses what it cannot bind
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewColumn:
+    """A column as the statement sees it; `duckdb_type` is text that DuckDB parses as a type."""
+
+    name: str
+    duckdb_type: str
+    field_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableView:
+    """One table of the snapshot: `files` are absolute paths below the tenant's directory.
+
+    `uniform` says that every file was written in exactly the schema version the columns come from; reading is then
+    cheaper. A table with `key` is read as the last state of each key.
+    """
+
+    name: str
+    columns: tuple[ViewColumn, ...]
+    files: tuple[str, ...]
+    key: tuple[str, ...] = ()
+    uniform: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """A statement, its parameters (a list for `?`, an object for `$name`) and all tables it may read."""
+
+    sql: str
+    params: Params | None = None
+    views: tuple[TableView, ...] = ()
+    row_limit: int | None = None
+    max_bytes: int = 64 * 2**20
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "RunRequest":
+        views = tuple(
+            TableView(
+                name=view["name"],
+                columns=tuple(ViewColumn(**column) for column in view["columns"]),
+                files=tuple(view["files"]),
+                key=tuple(view["key"]),
+                uniform=view["uniform"],
+            )
+            for view in data["views"]
+        )
+        return RunRequest(
+            sql=data["sql"],
+            params=data["params"],
+            views=views,
+            row_limit=data["row_limit"],
+            max_bytes=data["max_bytes"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunAnswer:
+    """An Arrow IPC stream (dictionary encoding for enums) and DuckDB's names of the columns' types.
+
+    The stream comes from a process that ran a tenant's statement: validate it in full before trusting its offsets.
+    HUGEINT is decimal128(38, 0), or text if a value has 39 digits. UHUGEINT, BIT, BIGNUM and TIME WITH TIME ZONE,
+    which Arrow cannot carry, always come as text; `column_types` keeps their own names.
+    `truncated`: there were more rows than `row_limit`.
+    """
+
+    arrow: bytes
+    column_types: tuple[str, ...]
+    row_count: int
+    truncated: bool
+    engine_ms: float
+    queue_ms: float

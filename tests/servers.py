@@ -6,15 +6,16 @@ Nothing of the caller's environment is used: neither a running stack nor DUCKMES
 
 import atexit
 import os
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from duckmesh.devstack.errors import StackError
 from duckmesh.devstack.postgres import THROW_AWAY, Postgres, data_directory, new_password
-from duckmesh.devstack.programs import Program, free_port, spawn, stop, tail, write_private
+from duckmesh.devstack.programs import Program, check_alive, free_port, spawn, stop, write_private
 from duckmesh.devstack.redis import Redis
 
 ATTEMPTS = 3  # another process may take a free port before the server does
@@ -35,14 +36,12 @@ while time.monotonic() < deadline:
 
 def start_servers() -> None:
     """Both servers run, and the environment describes them and nothing else."""
-    for name in [
-        name for name in os.environ if name.startswith("DUCKMESH_") or name == "PROMETHEUS_MULTIPROC_DIR"
-    ]:
+    for name in [name for name in os.environ if name.startswith("DUCKMESH_") or name == "PROMETHEUS_MULTIPROC_DIR"]:
         del os.environ[name]
     home = Path(tempfile.mkdtemp(prefix="duckmesh-test-"))
     home.chmod(0o711)  # for root, PostgreSQL runs as `nobody` and must get through
     data = data_directory(home / "pg")
-    _start_janitor(home, data)
+    start_janitor(home, data)
     closing = ExitStack()
     atexit.register(closing.close)
     postgres = _start_postgres(home, data, closing)
@@ -65,11 +64,10 @@ def _start_postgres(home: Path, data: Path, closing: ExitStack) -> Postgres:
         server = Postgres(data=data, port=free_port(), password=_password(home), settings=THROW_AWAY)
         server.prepare()
         try:
-            process = _start(server.program(), home, closing)
-            server.wait(process)
-        except StackError as exc:
+            server.wait(check=_start(server.program(), home, closing))
+        except StackError:
             if attempt == ATTEMPTS - 1:
-                raise StackError(f"{exc}. Its log ends with:\n{tail(home / 'postgres.log')}") from None
+                raise
         else:
             return server
     raise AssertionError
@@ -80,11 +78,10 @@ def _start_redis(home: Path, closing: ExitStack) -> Redis:
         server = Redis(data=home / "redis", port=free_port(), password=_password(home), durable=False)
         server.prepare()
         try:
-            process = _start(server.program(), home, closing)
-            server.wait(process)
-        except StackError as exc:
+            server.wait(check=_start(server.program(), home, closing))
+        except StackError:
             if attempt == ATTEMPTS - 1:
-                raise StackError(f"{exc}. Its log ends with:\n{tail(home / 'redis.log')}") from None
+                raise
         else:
             return server
     raise AssertionError
@@ -98,13 +95,16 @@ def _password(home: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _start(program: Program, home: Path, closing: ExitStack) -> subprocess.Popen[bytes]:
-    process = spawn(program, run=home, log=home / f"{program.name}.log")
+def _start(program: Program, home: Path, closing: ExitStack) -> Callable[[], None]:
+    """The program has been started; the answer checks that it still runs."""
+    log = home / f"{program.name}.log"
+    process = spawn(program, run=home, log=log)
     closing.callback(stop, process, program)
-    return process
+    return partial(check_alive, process, program, log)
 
 
-def _start_janitor(*directories: Path) -> None:
+def start_janitor(*directories: Path) -> None:
+    """When this process ends, in whatever way, the directories go."""
     reader, writer = os.pipe()
     os.posix_spawn(
         sys.executable,

@@ -14,7 +14,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -42,8 +42,7 @@ SETTINGS: Mapping[str, str] = {
     "timezone": "UTC",
 }
 THROW_AWAY: Mapping[str, str] = {
-    "fsync": "off",
-    "synchronous_commit": "off",
+    "fsync": "off",  # but commits stay synchronous: a server that is killed must not lose what it acknowledged
     "full_page_writes": "off",
     "shared_buffers": "64MB",
     "log_min_duration_statement": "-1",
@@ -120,15 +119,14 @@ class Postgres:
             _run(["pg_ctl", "-D", str(self.data), "-m", "fast", "-w", "-t", "30", "stop"])
         pid_file.unlink(missing_ok=True)
 
-    def wait(self, process: subprocess.Popen[bytes] | None = None, *, seconds: float = 60) -> None:
-        """The server answers queries. Raises `StackError` when `process` ends first, or after `seconds`."""
+    def wait(self, *, check: Callable[[], None], seconds: float = 60) -> None:
+        """The server answers queries. Raises `StackError` after `seconds`, or earlier if `check` does."""
         deadline = time.monotonic() + seconds
         while True:
             try:
                 psycopg2.connect(self.url("postgres"), connect_timeout=5).close()
             except psycopg2.OperationalError as exc:
-                if process is not None and process.poll() is not None:
-                    raise StackError("PostgreSQL ended while it was starting") from None
+                check()
                 if time.monotonic() > deadline:
                     raise StackError(f"PostgreSQL did not answer within {seconds:.0f} s: {exc}") from None
                 time.sleep(0.02)

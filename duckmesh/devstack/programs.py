@@ -47,9 +47,7 @@ class Program:
         return [sys.executable, "-I", "-S", str(CHILD), str(spec)]
 
 
-def spawn(
-    program: Program, *, run: Path, log: Path, env: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
+def spawn(program: Program, *, run: Path, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """The started program, its output appended to `log`. It dies with the thread that calls this."""
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -60,6 +58,12 @@ def spawn(
             env=env,
             process_group=0,
         )
+
+
+def check_alive(process: subprocess.Popen[bytes], program: Program, log: Path) -> None:
+    """Raise `StackError`, with the end of its log, if the program has ended."""
+    if process.poll() is not None:
+        raise StackError(f"{program.name} ended with status {process.returncode}. Its log ends with:\n{tail(log)}")
 
 
 def stop(process: subprocess.Popen[bytes], program: Program) -> None:
@@ -96,9 +100,7 @@ def write_private(path: Path, text: str) -> None:
     """`path` holds `text`, whole, and only this user can read it."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
-    with os.fdopen(
-        os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-    ) as file:
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     draft.replace(path)
 

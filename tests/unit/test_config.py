@@ -1,0 +1,103 @@
+"""The one configuration: what it accepts, how it says no, and the page that documents it."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from duckmesh.devstack import settings_page
+from duckmesh.kernel.config import Config, ConfigError, load_config
+
+
+def _load(home: Path, **values: str) -> Config:
+    return load_config({"DUCKMESH_HOME": str(home), **{f"DUCKMESH_{name}": value for name, value in values.items()}})
+
+
+def test_without_an_environment_the_defaults_hold(tmp_path: Path) -> None:
+    config = _load(tmp_path)
+    assert config.port == 8080
+    assert config.idempotency_window == timedelta(days=7)
+    assert config.max_body_bytes == 64 * 2**20
+    assert config.store_url == (tmp_path / "objects").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("500ms", timedelta(milliseconds=500)),
+        ("30s", timedelta(seconds=30)),
+        ("1.5m", timedelta(seconds=90)),
+        ("2h", timedelta(hours=2)),
+        ("7d", timedelta(days=7)),
+        ("12", timedelta(seconds=12)),
+    ],
+)
+def test_durations_are_written_with_a_unit(tmp_path: Path, text: str, meant: timedelta) -> None:
+    assert _load(tmp_path, IDEMPOTENCY_WINDOW=text).idempotency_window == meant
+
+
+@pytest.mark.parametrize(("text", "meant"), [("1048576", 2**20), ("64MiB", 2**26), ("2 gib", 2**31), ("10B", 10)])
+def test_sizes_are_written_with_a_unit(tmp_path: Path, text: str, meant: int) -> None:
+    assert _load(tmp_path, MAX_BODY_BYTES=text).max_body_bytes == meant
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PORT", "80800", "DUCKMESH_PORT"),
+        ("PORT", "http", "DUCKMESH_PORT"),
+        ("MAX_BODY_BYTES", "64 megs", "a number of bytes such as"),
+        ("FLUSH_INTERVAL", "soon", "a duration such as"),
+        ("DATABASE_URL", "mysql://localhost/x", "postgresql:// or postgres://"),
+        ("OBJECT_STORE_URL", "/data", "file:// or s3://"),
+        ("LOG_LEVEL", "LOUD", "DUCKMESH_LOG_LEVEL"),
+        ("DEBUG", "perhaps", "DUCKMESH_DEBUG"),
+        ("ORPHAN_GRACE", "1m", "DUCKMESH_ORPHAN_GRACE must exceed DUCKMESH_ATTEMPT_LIMIT"),
+        ("MAX_WAITERS", "64", "DUCKMESH_MAX_WAITERS must be below DUCKMESH_API_THREADS"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(tmp_path: Path, name: str, value: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        _load(tmp_path, **{name: value})
+    assert said in str(refusal.value)
+
+
+def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Unknown setting DUCKMESH_PROT"):
+        _load(tmp_path, PROT="8081")
+
+
+def test_every_wrong_value_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        _load(tmp_path, PORT="0", API_THREADS="none")
+    assert "DUCKMESH_PORT" in str(refusal.value)
+    assert "DUCKMESH_API_THREADS" in str(refusal.value)
+
+
+def test_a_wrong_secret_is_not_repeated(tmp_path: Path) -> None:
+    assert "hunter2" not in str(_refusal(tmp_path, S3_SECRET_KEY="hunter2", PORT="0"))
+
+
+def _refusal(home: Path, **values: str) -> ConfigError:
+    with pytest.raises(ConfigError) as refusal:
+        _load(home, **values)
+    return refusal.value
+
+
+def test_the_environment_wins_over_stack_env(tmp_path: Path) -> None:
+    text = "# a comment\nDUCKMESH_REDIS_URL=redis://127.0.0.1:1/0\nDUCKMESH_SECRET_KEY=a=b\n"
+    (tmp_path / "stack.env").write_text(text, encoding="utf-8")
+    config = _load(tmp_path, REDIS_URL="redis://127.0.0.1:2/0")
+    assert config.redis_url == "redis://127.0.0.1:2/0"
+    assert config.secret_key == "a=b"
+
+
+def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
+    assert _load(tmp_path, PORT="").port == 8080
+
+
+def test_the_settings_page_names_every_setting_and_is_up_to_date() -> None:
+    text = settings_page.PAGE.read_text(encoding="utf-8")
+    assert text == settings_page.page()
+    for name in Config.model_fields:
+        assert f"`DUCKMESH_{name.upper()}`" in text

@@ -1,3 +1,5 @@
+import logging
+
 from django.apps import AppConfig
 
 
@@ -7,7 +9,8 @@ class ApiConfig(AppConfig):
     name = "api"
 
     def ready(self) -> None:
-        """Counters whose labels are known begin at zero: a scrape tells "none yet" from "unknown"."""
+        """Counters of known labels begin at zero, and what a problem says is not logged a second time by Django."""
         from api import metrics  # the planes' models exist only now
 
         metrics.begin_at_zero()
+        logging.getLogger("django.request").setLevel(logging.CRITICAL)

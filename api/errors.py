@@ -1,6 +1,6 @@
 """What the HTTP edge itself refuses, by name."""
 
-from duckmesh.kernel.errors import Denied, DuckMeshError, Invalid, LimitExceeded, NotFound
+from duckmesh.kernel.errors import Denied, DuckMeshError, Invalid, NotFound
 
 
 class Unauthenticated(Denied):
@@ -28,14 +28,6 @@ class NotAcceptable(Invalid):
 
     code = "NOT_ACCEPTABLE"
     status = 406
-
-
-class PayloadTooLarge(LimitExceeded):
-    """The request's body is larger than its bound."""
-
-    code = "PAYLOAD_TOO_LARGE"
-    status = 413
-    retryable = False
 
 
 class UnsupportedMediaType(Invalid):

@@ -1,8 +1,10 @@
 """Django's own error pages, in the API's shape: what happens before or outside the API's views."""
 
+import sys
+
 from django.http import HttpRequest, HttpResponse
 
-from api import errors, problems
+from api import problems
 
 
 def failed(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -10,6 +12,6 @@ def failed(request: HttpRequest, exception: Exception) -> HttpResponse:
     return problems.answer(exception, request)
 
 
-def server_error(_request: HttpRequest) -> HttpResponse:
-    """500 from a part of Django that no other handler sees; Django has logged it."""
-    return problems.problem(errors.UnexpectedError(problems.UNEXPECTED))
+def server_error(request: HttpRequest) -> HttpResponse:
+    """500 from a part of Django that no other handler sees."""
+    return problems.answer(sys.exc_info()[1] or RuntimeError("unknown"), request)

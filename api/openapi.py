@@ -31,6 +31,11 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
 class EndpointSchema(AutoSchema):
     """What every operation has beside its own: the roles it asks for, and the one shape of its errors."""
 
+    def get_auth(self) -> list[dict[str, list[str]]]:
+        """Either header will do; the library would ask for both at once."""
+        super().get_auth()  # declares the schemes
+        return [] if getattr(self.view, "open_to_everyone", False) else [{"bearer": []}, {"api_key": []}]
+
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         """The operation with its roles and its problem answers."""
         operation: dict[str, Any] | None = super().get_operation(*args, **kwargs)

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 from django.http import HttpRequest
 from rest_framework.parsers import BaseParser
 
-from api.errors import PayloadTooLarge, UnsupportedMediaType
+from api.errors import UnsupportedMediaType
 from duckmesh.kernel.errors import JSON, Invalid
+from ingest.errors import PayloadTooLarge
 
 CONTROL_BODY_BYTES = 2**20
 MAX_DEPTH = 100

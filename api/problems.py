@@ -26,6 +26,7 @@ from duckmesh.kernel.errors import (
     OutcomeUnknown,
     Unavailable,
 )
+from ingest.errors import PayloadTooLarge
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -124,7 +125,7 @@ def translate(exc: BaseException, request: HttpRequest) -> DuckMeshError | None:
         case drf.ParseError():
             return Invalid("The request's body cannot be read.")
         case RequestDataTooBig():
-            return errors.PayloadTooLarge("The request's body is too large.")
+            return PayloadTooLarge("The request's body is too large.")
         case UnreadablePostError():
             return Invalid("The request's body ended early.")
         case SuspiciousOperation():

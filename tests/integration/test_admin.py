@@ -1,0 +1,174 @@
+"""The operator's pages, as a browser's requests."""
+
+import re
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from api.keys import CACHE_FOR, authenticate
+from api.models import ApiKey
+from catalog.definition import parse_definition
+from catalog.models import Snapshot, TableDef, Tenant
+from catalog.tables import create_table
+from catalog.tenants import create_tenant
+from duckmesh.kernel import clock
+from ingest.models import IngestEvent
+from tests.http import make_key
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def operator() -> Client:
+    User.objects.create_superuser("operator", password="correct horse battery")
+    browser = Client(enforce_csrf_checks=True)
+    token = _token(browser, "/admin/login/")
+    form = {
+        "username": "operator",
+        "password": "correct horse battery",
+        "next": "/admin/",
+        "csrfmiddlewaretoken": token,
+    }
+    assert browser.post("/admin/login/", form).status_code == 302
+    return browser
+
+
+def _token(browser: Client, address: str) -> str:
+    found = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', browser.get(address).content.decode())
+    assert found
+    return found[1]
+
+
+def submit(browser: Client, address: str, **form: object) -> str:
+    """The page that the browser shows after the form was sent."""
+    sent = browser.post(address, {**form, "csrfmiddlewaretoken": _token(browser, address)}, follow=True)
+    assert sent.status_code == 200
+    return sent.content.decode()
+
+
+def test_the_admin_needs_an_operator(client: Client) -> None:
+    for address in ("/admin/", "/admin/catalog/tenant/", "/admin/api/apikey/add/"):
+        assert client.get(address).status_code == 302
+    assert client.get("/admin/login/").status_code == 200
+    assert client.get("/admin/", headers={"Authorization": "Bearer x"}).status_code == 302
+
+
+def test_a_tenant_is_made_with_its_snapshot_0_then_suspended_and_resumed(operator: Client) -> None:
+    submit(operator, "/admin/catalog/tenant/add/", tenant_id="acme", name="Acme")
+    assert Snapshot.objects.get(tenant_id="acme").snapshot_id == 0
+    assert Snapshot.objects.get(tenant_id="acme").created_by == "admin:operator"
+    key, now = make_key("acme", "query_reader"), clock.now()
+    assert authenticate(key, now) is not None
+    submit(operator, "/admin/catalog/tenant/", action="suspend", _selected_action="acme")
+    assert authenticate(key, now + CACHE_FOR) is None
+    submit(operator, "/admin/catalog/tenant/", action="resume", _selected_action="acme")
+    assert authenticate(key, now + 2 * CACHE_FOR) is not None
+
+
+def test_a_tenant_that_cannot_be_is_refused_in_the_form(operator: Client) -> None:
+    create_tenant(tenant_id="acme")
+    for wrong in ("acme", "Acme", "../x", "", "a" * 64, "acme\n2"):
+        assert "errorlist" in submit(operator, "/admin/catalog/tenant/add/", tenant_id=wrong, name="x")
+    assert Tenant.objects.count() == 1
+
+
+def test_a_tenant_can_be_renamed_and_nothing_else(operator: Client) -> None:
+    create_tenant(tenant_id="acme")
+    submit(operator, "/admin/catalog/tenant/acme/change/", tenant_id="other", name="Acme & Sons", state="suspended")
+    assert list(Tenant.objects.values_list("tenant_id", "name", "state")) == [("acme", "Acme & Sons", "active")]
+    assert operator.get("/admin/catalog/tenant/acme/delete/").status_code == 403
+
+
+def test_a_key_is_shown_once_and_revoked(operator: Client) -> None:
+    create_tenant(tenant_id="acme")
+    page = submit(
+        operator,
+        "/admin/api/apikey/add/",
+        tenant="acme",
+        name="loader",
+        roles=["ingest_writer", "query_reader"],
+        expires_at="",
+    )
+    shown = re.search(r'<code id="api-key">(\w+)</code>', page)
+    assert shown
+    key, now = shown[1], clock.now()
+    principal = authenticate(key, now)
+    assert principal is not None
+    assert principal.roles == {"ingest_writer", "query_reader"}
+    row = ApiKey.objects.get()
+    assert row.created_by == "admin:operator"
+    for address in ("/admin/api/apikey/", f"/admin/api/apikey/{row.key_id}/change/", "/admin/"):
+        page = operator.get(address).content.decode()
+        assert key not in page
+        assert row.key_hash not in page
+    submit(operator, "/admin/api/apikey/", action="revoke", _selected_action=row.key_id)
+    assert authenticate(key, now + CACHE_FOR) is None
+
+
+def test_the_answer_that_shows_a_key_is_not_kept(operator: Client) -> None:
+    create_tenant(tenant_id="acme")
+    token = _token(operator, "/admin/api/apikey/add/")
+    answer = operator.post(
+        "/admin/api/apikey/add/", {"tenant": "acme", "roles": "ops_admin", "csrfmiddlewaretoken": token}
+    )
+    assert "no-store" in answer["Cache-Control"]
+    key = re.search(r'<code id="api-key">(\w+)</code>', answer.content.decode())
+    assert key
+    assert key[1] not in str(operator.cookies)
+
+
+def test_a_key_without_roles_tenant_or_future_is_refused_in_the_form(operator: Client) -> None:
+    create_tenant(tenant_id="acme")
+    past = (clock.now() - timedelta(days=1)).strftime("%Y-%m-%d %H:%M")
+    good = {"tenant": "acme", "roles": "query_reader"}
+    for wrong in ({"tenant": ""}, {"tenant": "nobody"}, {"roles": []}, {"roles": ["root"]}, {"expires_at": past}):
+        assert "errorlist" in submit(operator, "/admin/api/apikey/add/", **(good | wrong))
+    assert not ApiKey.objects.exists()
+
+
+def test_a_key_can_be_neither_edited_nor_deleted(operator: Client) -> None:
+    create_tenant(tenant_id="acme")
+    make_key("acme", "query_reader")
+    row = ApiKey.objects.get()
+    address = f"/admin/api/apikey/{row.key_id}"
+    token = _token(operator, "/admin/api/apikey/")
+    for page in ("change", "delete"):
+        answer = operator.post(f"{address}/{page}/", {"name": "x", "post": "yes", "csrfmiddlewaretoken": token})
+        assert answer.status_code == 403
+    assert ApiKey.objects.get().name == "test"
+
+
+def test_a_form_from_elsewhere_is_refused(operator: Client) -> None:
+    create_tenant(tenant_id="acme")
+    assert operator.post("/admin/api/apikey/add/", {"tenant": "acme", "roles": "ops_admin"}).status_code == 403
+    assert not ApiKey.objects.exists()
+
+
+def test_tables_snapshots_and_events_are_only_shown(operator: Client) -> None:
+    create_tenant(tenant_id="acme")
+    columns = {"columns": [{"name": "a", "type": "int64"}]}
+    table = create_table(
+        tenant_id="acme", definition=parse_definition({"table_name": "t", "schema_json": columns}), actor="test"
+    )
+    event = IngestEvent.objects.create(
+        tenant_id="acme",
+        table_id=table.table_id,
+        schema_version=1,
+        first_token=1,
+        last_token=2,
+        record_count=2,
+        size_bytes=9,
+    )
+    snapshot = Snapshot.objects.latest("snapshot_id")
+    for model, pk in (
+        ("catalog/tabledef", TableDef.objects.get().pk),
+        ("catalog/snapshot", snapshot.pk),
+        ("ingest/ingestevent", event.pk),
+    ):
+        assert operator.get(f"/admin/{model}/").status_code == 200
+        assert operator.get(f"/admin/{model}/{pk}/change/").status_code == 200
+        assert operator.get(f"/admin/{model}/add/").status_code == 403
+        assert operator.get(f"/admin/{model}/{pk}/delete/").status_code == 403
+    assert operator.get("/admin/ingest/ingestclaimbatch/").status_code == 200

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from django.db import connection, transaction
+from django.db.models.functions import Now
 
 from catalog.errors import SnapshotPinned
 from catalog.models import Snapshot, SnapshotPin
@@ -35,12 +36,15 @@ def expire_snapshots(*, tenant_id: str, snapshot_ids: Iterable[int]) -> list[int
     """These snapshots answer SNAPSHOT_EXPIRED from now on; the ids that were still there are returned.
 
     Raises `Invalid` for the latest snapshot and `SnapshotPinned` for one that a live pin holds; then nothing changes.
+    A pin whose own time has passed holds nothing and goes.
     """
     head = lock_head(tenant_id=tenant_id)
     ids = sorted(set(snapshot_ids))
     if head.snapshot_id in ids:
         raise Invalid("The latest snapshot cannot expire.", snapshot_id=head.snapshot_id)
-    pinned = SnapshotPin.objects.filter(tenant_id=tenant_id, snapshot_id__in=ids).first()
+    pins = SnapshotPin.objects.filter(tenant_id=tenant_id, snapshot_id__in=ids)
+    pins.filter(expires_at__lte=Now()).delete()
+    pinned = pins.first()
     if pinned is not None:
         raise SnapshotPinned(
             f"The pin {pinned.name} holds the snapshot {pinned.snapshot_id}.",

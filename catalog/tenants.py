@@ -24,19 +24,19 @@ def create_tenant(*, tenant_id: str, name: str = "", actor: str = "operator") ->
     try:
         with transaction.atomic():
             tenant = Tenant.objects.create(tenant_id=tenant_id, name=name or tenant_id)
-            head = TenantCatalog.objects.create(tenant=tenant)
-            head.refresh_from_db()
+            tenant.refresh_from_db()
+            # One instant for both: before it there was no snapshot, after it there was always one.
+            TenantCatalog.objects.create(tenant=tenant, snapshot_time=tenant.created_at)
             Snapshot.objects.create(
                 tenant=tenant,
                 snapshot_id=0,
-                snapshot_time=head.snapshot_time,
+                snapshot_time=tenant.created_at,
                 visible_token=0,
                 kind=Snapshot.Kind.CREATE,
                 created_by=actor,
             )
     except IntegrityError as exc:
         raise TenantExists(f"The tenant {tenant_id} exists.", tenant_id=tenant_id) from exc
-    tenant.refresh_from_db()
     return tenant
 
 

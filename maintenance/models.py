@@ -49,7 +49,9 @@ def _constraints(kind: str) -> list[models.BaseConstraint]:
         models.CheckConstraint(condition=Q(state__in=_STATES), name=f"{kind}_state"),
         models.CheckConstraint(condition=Q(progress__gte=0, progress__lte=1), name=f"{kind}_progress"),
         models.CheckConstraint(
-            condition=Q(state="running", ended_at=None) | ~Q(state="running") & Q(ended_at__gte=F("started_at")),
+            # Without the "is not null" a null end would make the condition null, which passes.
+            condition=Q(state="running", ended_at=None)
+            | ~Q(state="running") & Q(ended_at__isnull=False, ended_at__gte=F("started_at")),
             name=f"{kind}_ended",
         ),
         UniqueConstraint(

@@ -316,7 +316,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='snapshot',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('parent_id', None), ('snapshot_id', 0)), ('parent_id__lt', models.F('snapshot_id')), _connector='OR'), name='snapshot_parent_is_older'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('parent_id', None), ('snapshot_id', 0)), models.Q(('parent_id__isnull', False), ('parent_id__lt', models.F('snapshot_id'))), _connector='OR'), name='snapshot_parent_is_older'),
         ),
         migrations.AddConstraint(
             model_name='snapshot',

@@ -43,7 +43,8 @@ class Snapshot(models.Model):
             UniqueConstraint(fields=["tenant", "snapshot_time"], name="snapshot_time_unique"),
             models.CheckConstraint(condition=Q(snapshot_id__gte=0, visible_token__gte=0), name="snapshot_counters"),
             models.CheckConstraint(
-                condition=Q(parent_id=None, snapshot_id=0) | Q(parent_id__lt=F("snapshot_id")),
+                # Without the second "is not null" a null parent would make the condition null, which passes.
+                condition=Q(parent_id=None, snapshot_id=0) | Q(parent_id__isnull=False, parent_id__lt=F("snapshot_id")),
                 name="snapshot_parent_is_older",
             ),
             models.CheckConstraint(

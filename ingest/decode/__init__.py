@@ -1,0 +1,1 @@
+"""Request bodies to typed Arrow batches. Pure: no Django, no database, no clock."""

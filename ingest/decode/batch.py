@@ -1,0 +1,48 @@
+"""What a decoded request is: one typed batch and the proofs that make a retry recognisable."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+
+OP_UPSERT = 0
+"""The row is inserted, or on a keyed table takes the place of what its key had."""
+
+OP_DELETE = 1
+"""On a keyed table: the key's row is gone."""
+
+HASH_BYTES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeLimits:
+    """How much one request may hold and how long it may ask to wait."""
+
+    max_records: int
+    max_visibility_timeout: timedelta
+    default_visibility_timeout: timedelta = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedBatch:
+    """All records of one valid request, in their order.
+
+    `batch` has the table's columns in their order, and `_duckmesh_op` at the end if the table is keyed. Hashes are
+    concatenated, `HASH_BYTES` each, in the order of `key_ordinals`: the records that carry a key, where a key's
+    first record only is named; the later ones are in `excluded`.
+    """
+
+    batch: pa.RecordBatch
+    record_count: int
+    key_ordinals: Sequence[int]
+    key_hashes: bytes
+    payload_hashes: bytes
+    keys: Sequence[str]
+    excluded: list[int]
+    request_key_hash: bytes | None
+    request_hash: bytes | None
+    min_event_time: datetime | None
+    max_event_time: datetime | None
+    wait_for_visibility: bool
+    visibility_timeout: timedelta

@@ -1,0 +1,191 @@
+"""The exact way: record by record, value by value, so that every problem is named. Slower; used when in doubt."""
+
+import pyarrow as pa
+
+from duckmesh.kernel.errors import Invalid
+from ingest.decode.batch import OP_DELETE, OP_UPSERT
+from ingest.decode.plan import LONGEST_KEY, PlannedColumn, TablePlan
+from ingest.decode.reading import Document, TooDeep
+from ingest.decode.refusals import Refusals, ValueRefused
+from ingest.decode.rows import Rows
+from ingest.decode.times import parse_timestamp
+from ingest.decode.values import MAX_DEPTH, Converted, Repeated, describe, string
+from ingest.errors import PayloadTooLarge
+
+_MEMBERS = frozenset({"payload", "idempotency_key", "op", "event_time"})
+_OPS = {"insert": OP_UPSERT, "upsert": OP_UPSERT, "delete": OP_DELETE}
+
+
+def decode_exact(body: bytes, plan: TablePlan, *, max_records: int) -> Rows:
+    """The rows of a valid body; InvalidRecord names what is wrong with its records, Invalid with the body itself."""
+    document = Document(body)
+    reader = _Reader(plan)
+    count = 0
+    for count, record in enumerate(document.records(), start=1):
+        if count > max_records:
+            raise PayloadTooLarge(f"A request has at most {max_records} records", limit=max_records)
+        reader.add(count - 1, record)
+    wait = document.options.get("wait_for_visibility", False)
+    if not isinstance(wait, bool):
+        raise Invalid(f"wait_for_visibility must be true or false, not {describe(wait)}")
+    timeout = document.options.get("visibility_timeout_ms")
+    if "visibility_timeout_ms" in document.options and (not isinstance(timeout, int) or isinstance(timeout, bool)):
+        raise Invalid("visibility_timeout_ms must be a whole number of milliseconds")
+    if not count:
+        raise Invalid("records is empty: send at least one")
+    return reader.rows(wait_for_visibility=wait, visibility_timeout_ms=timeout if isinstance(timeout, int) else None)
+
+
+class _Reader:
+    """Takes records one at a time; keeps their values until the first problem, then only problems."""
+
+    def __init__(self, plan: TablePlan) -> None:
+        self._plan = plan
+        self._refusals = Refusals()
+        self._values: dict[str, list[object]] = {column.name: [] for column in plan.columns}
+        self._ops: list[int] = []
+        self._keys: list[str | None] = []
+        self._event_times: list[str | None] = []
+        self._event_micros: list[int] = []
+        self._payloads: list[bytes] = []
+
+    def rows(self, *, wait_for_visibility: bool, visibility_timeout_ms: int | None) -> Rows:
+        """All that was taken; InvalidRecord if anything was refused."""
+        if self._refusals.count:
+            raise self._refusals.error()
+        micros = self._event_micros
+        return Rows(
+            arrays=[pa.array(self._values[column.name], column.arrow) for column in self._plan.columns],
+            ops=self._ops,
+            keys=self._keys,
+            event_times=self._event_times,
+            event_span=(min(micros), max(micros)) if micros else None,
+            payloads=self._payloads,
+            wait_for_visibility=wait_for_visibility,
+            visibility_timeout_ms=visibility_timeout_ms,
+        )
+
+    def add(self, index: int, record: object) -> None:
+        """Take the record, or name all that is wrong with it."""
+        problems = Problems(self._refusals, index)
+        if isinstance(record, TooDeep):
+            problems.add(record.column, f"nests deeper than {MAX_DEPTH} levels")
+            return
+        if not isinstance(record, dict):
+            problems.add(None, f"a record must be an object, not {describe(record)}")
+            return
+        if isinstance(record, Repeated):
+            for name in sorted(record.repeated):
+                problems.add(None, f"repeats the JSON key {name!r}")
+        for name in sorted(record.keys() - _MEMBERS):
+            problems.add(None, f"has the unknown member {name!r}")
+        op = self._op(record, problems)
+        key = _key(record, problems)
+        event_time, micros = _event_time(record, problems)
+        payload = self._payload(record, op, problems)
+        if self._refusals.count:
+            return
+        for column in self._plan.columns:
+            self._values[column.name].append(payload[column.name][0] if column.name in payload else None)
+        self._ops.append(op)
+        self._keys.append(key)
+        self._event_times.append(event_time)
+        if micros is not None:
+            self._event_micros.append(micros)
+        canonical = {c.name: payload[c.name][1] for c in self._plan.sorted_columns if c.name in payload}
+        self._payloads.append(self._plan.encode(canonical))
+
+    def _op(self, record: dict[str, object], problems: "Problems") -> int:
+        op = record.get("op", "insert")
+        if not isinstance(op, str) or op not in _OPS:
+            problems.add(None, "op must be insert, upsert or delete")
+            return OP_UPSERT
+        if op != "insert" and not self._plan.keyed:
+            problems.add(None, f"{op} needs a table with primary_key_cols, which this one does not have")
+        return _OPS[op]
+
+    def _payload(self, record: dict[str, object], op: int, problems: "Problems") -> dict[str, Converted]:
+        """The values by the names of their columns; nulls are left out."""
+        payload = record.get("payload")
+        if not isinstance(payload, dict):
+            missing = "payload" not in record
+            problems.add(None, "needs a payload" if missing else f"payload must be an object, not {describe(payload)}")
+            return {}
+        if not self._plan.columns:
+            problems.add(None, "the table has no columns yet")
+        if isinstance(payload, Repeated):
+            for name in sorted(payload.repeated):
+                problems.add(name, "is a repeated JSON key")
+        given: set[str] = set()
+        converted: dict[str, Converted] = {}
+        for name, value in payload.items():
+            column = self._plan.by_folded_name.get(name.lower())
+            if column is None:
+                problems.add(name, "unknown field")
+            elif column.name in given:
+                problems.add(name, f"gives the column {column.name} a second time (names compare without case)")
+            else:
+                given.add(column.name)
+                self._convert(column, value, op, problems, converted)
+        for column in self._plan.columns:
+            if column.name not in given and self._demanded(column, op):
+                problems.add(column.name, "is missing and may not be null")
+        return converted
+
+    def _convert(
+        self,
+        column: PlannedColumn,
+        value: object,
+        op: int,
+        problems: "Problems",
+        converted: dict[str, Converted],
+    ) -> None:
+        if value is None:
+            if self._demanded(column, op):
+                problems.add(column.name, "may not be null")
+            return
+        try:
+            converted[column.name] = column.convert(value)
+        except ValueRefused as refused:
+            problems.add(column.name, str(refused))
+
+    def _demanded(self, column: PlannedColumn, op: int) -> bool:
+        return column.in_key or not (column.nullable or op == OP_DELETE)
+
+
+class Problems:
+    """Where the problems of one record go."""
+
+    def __init__(self, refusals: Refusals, index: int) -> None:
+        self._refusals = refusals
+        self._index = index
+
+    def add(self, column: str | None, reason: str) -> None:
+        """Name a problem of a column, or of the record itself if `column` is None."""
+        self._refusals.add(index=self._index, column=column, reason=reason)
+
+
+def _key(record: dict[str, object], problems: Problems) -> str | None:
+    value = record.get("idempotency_key")
+    if value is None:
+        return None
+    try:
+        key = string(value)
+    except ValueRefused as refused:
+        problems.add(None, f"idempotency_key {refused}")
+        return None
+    if not 1 <= len(key) <= LONGEST_KEY:
+        problems.add(None, f"idempotency_key must be 1 to {LONGEST_KEY} characters long, not {len(key)}")
+    return key
+
+
+def _event_time(record: dict[str, object], problems: Problems) -> tuple[str | None, int | None]:
+    value = record.get("event_time")
+    if value is None:
+        return None, None
+    try:
+        text = string(value)
+        return text, parse_timestamp(text)
+    except ValueRefused as refused:
+        problems.add(None, f"event_time {refused}")
+        return None, None

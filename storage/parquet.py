@@ -92,6 +92,7 @@ def write_parquet(table: pa.Table, path: Path, *, sort_by: Sequence[str] = ()) -
     database = _connection()
     try:
         with database.cursor() as cursor:
+            cursor.execute("PRAGMA disable_optimizer")  # plans this plain gain nothing: 0.7 ms of 6 for 1,000 rows
             cursor.register("batch", table)
             # The path is ours, and the names are quoted; DuckDB takes neither as a parameter here.
             cursor.execute(_copy_sql(f"SELECT {select} FROM batch{_order(sort_by)}", path, targets))

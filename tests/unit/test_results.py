@@ -159,8 +159,8 @@ def test_each_part_of_an_interval_has_its_own_sign() -> None:
 
 
 def test_names_of_nested_types_come_apart_at_the_right_places() -> None:
-    name = 'STRUCT(a INTEGER, "b, (c" HUGEINT[], d MAP(VARCHAR, STRUCT(x DECIMAL(38,0))), "e ""q" TIMESTAMP WITH TIME ZONE)'
-    expected = ["INTEGER", "HUGEINT[]", "MAP(VARCHAR, STRUCT(x DECIMAL(38,0)))", "TIMESTAMP WITH TIME ZONE"]
+    name = 'STRUCT(a INTEGER, "b, (c" HUGEINT[], d MAP(VARCHAR, STRUCT(x DECIMAL(38,0))), "e ""q" TIME WITH TIME ZONE)'
+    expected = ["INTEGER", "HUGEINT[]", "MAP(VARCHAR, STRUCT(x DECIMAL(38,0)))", "TIME WITH TIME ZONE"]
     assert member_types(name, count=4, named=True) == expected
     assert member_types(expected[2], count=2, named=False) == ["VARCHAR", "STRUCT(x DECIMAL(38,0))"]
     assert element_type("HUGEINT[3][]") == "HUGEINT[3]"

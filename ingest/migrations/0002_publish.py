@@ -30,9 +30,10 @@ CREATE FUNCTION duckmesh_publish(
   p_record_count int, p_excluded int[], p_request_key uuid, p_request_hash uuid,
   p_min_event_time timestamptz, p_max_event_time timestamptz, p_payload bytea, p_max_pending bigint,
   OUT outcome text, OUT event bigint, OUT first bigint, OUT last bigint,
-  OUT duplicates int[], OUT conflicts int[], OUT covering bigint
+  OUT duplicates int[], OUT covering bigint
 ) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
+  conflicts int[];
   keys int := coalesce(array_length(p_ordinals, 1), 0);
   inserted int;
   known int;
@@ -40,6 +41,10 @@ DECLARE
   ddl bigint;
   visible bigint;
 BEGIN
+  -- Without the lock, so that an answer of duplicates alone is never about a table that is gone.
+  SELECT t.ddl_version INTO ddl FROM tenant t WHERE t.tenant_id = p_tenant;
+  IF ddl IS DISTINCT FROM p_ddl_version THEN RAISE EXCEPTION 'stale' USING ERRCODE = 'DM001'; END IF;
+
   event := nextval(pg_get_serial_sequence('ingest_event', 'event_id'));
   duplicates := '{}';
   covering := 0;
@@ -53,8 +58,8 @@ BEGIN
         INTO outcome, event, first, last, duplicates
         FROM ingest_key k JOIN ingest_event e USING (event_id)
        WHERE k.table_id = p_table AND k.key_hash = p_request_key;
-      outcome := coalesce(outcome, 'vanished');
-      RETURN;
+      IF outcome = 'replayed' THEN RETURN; END IF;
+      RAISE EXCEPTION '%', coalesce(outcome, 'vanished') USING ERRCODE = 'DM001';
     END IF;
   END IF;
 
@@ -79,21 +84,30 @@ BEGIN
           ON k.table_id = p_table AND k.key_hash = encode(substr(p_key_hashes, u.i::int * 16 - 15, 16), 'hex')::uuid
         JOIN ingest_event e USING (event_id)
        WHERE k.event_id <> event;
-      IF conflicts IS NOT NULL THEN outcome := 'conflict'; RETURN; END IF;
-      -- A key was purged or discarded between the two statements: the caller rolls back and tries again.
-      IF known + inserted < keys THEN outcome := 'vanished'; RETURN; END IF;
+      IF conflicts IS NOT NULL THEN
+        RAISE EXCEPTION 'conflict' USING ERRCODE = 'DM001', DETAIL = array_to_json(conflicts)::text;
+      END IF;
+      -- A key was purged or discarded between the two statements: the caller tries again.
+      IF known + inserted < keys THEN RAISE EXCEPTION 'vanished' USING ERRCODE = 'DM001'; END IF;
     END IF;
   END IF;
 
   duplicates := duplicates || p_excluded;
   kept := p_record_count - coalesce(array_length(duplicates, 1), 0);
-  IF kept = 0 THEN outcome := 'duplicate'; RETURN; END IF;
+  IF kept = 0 THEN
+    -- There is no envelope that the request's key could name; a retry finds the same duplicates.
+    DELETE FROM ingest_key WHERE table_id = p_table AND key_hash = p_request_key AND event_id = event;
+    outcome := 'duplicate';
+    RETURN;
+  END IF;
 
   PERFORM duckmesh_token_lock(p_tenant);
   SELECT t.ddl_version, duckmesh_latest_token(p_tenant), c.visible_token INTO ddl, last, visible
     FROM tenant t JOIN tenant_catalog c USING (tenant_id) WHERE t.tenant_id = p_tenant;
-  IF ddl <> p_ddl_version THEN outcome := 'stale'; RETURN; END IF;
-  IF last > visible AND last - visible + kept > p_max_pending THEN outcome := 'full'; RETURN; END IF;
+  IF ddl <> p_ddl_version THEN RAISE EXCEPTION 'stale' USING ERRCODE = 'DM001'; END IF;
+  IF last > visible AND last - visible + kept > p_max_pending THEN
+    RAISE EXCEPTION 'full' USING ERRCODE = 'DM001', DETAIL = (last - visible)::text;
+  END IF;
   first := last + 1;
   last := last + kept;
   INSERT INTO ingest_event (event_id, tenant_id, table_id, schema_version, first_token, last_token, record_count,
@@ -105,7 +119,7 @@ BEGIN
   outcome := 'accepted';
 END $$;
 COMMENT ON FUNCTION duckmesh_publish IS
-  'Accepts an envelope. The caller commits the outcome accepted and rolls every other back.';
+  'Accepts an envelope and answers accepted, duplicate or replayed; everything else is an error of class DM001, and undone.';
 """
 
 

@@ -1,0 +1,85 @@
+"""Wakes the workers after a commit, from a thread of its own: an acknowledgement never waits for the broker.
+
+What is pending is in PostgreSQL. A ring that is lost, late or doubled changes nothing but the time until the sweep.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from duckmesh.kernel import metrics
+from ingest.backlog import FlushPolicy
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(kw_only=True)
+class _Due:
+    at: float
+    wanted: int = 0
+    size_bytes: int = 0
+
+
+class Doorbell:
+    """Rings for a tenant at once when somebody waits, else when its writes are due; rings of one tenant are merged.
+
+    `send(tenant_id, wanted)` delivers a ring and may fail. `wanted` is the greatest token somebody waits for, or 0.
+    """
+
+    def __init__(self, *, send: Callable[[str, int], None], policy: FlushPolicy) -> None:
+        self._send = send
+        self._policy = policy
+        self._due: dict[str, _Due] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def accepted(self, *, tenant_id: str, size_bytes: int) -> None:
+        """The tenant has new pending writes of this size; nobody waits for them."""
+        with self._changed:
+            now = time.monotonic()
+            due = self._due.setdefault(tenant_id, _Due(at=now + self._policy.interval.total_seconds()))
+            due.size_bytes += size_bytes
+            if due.size_bytes >= self._policy.size_bytes:
+                due.at = now
+            self._wake()
+
+    def awaited(self, *, tenant_id: str, token: int) -> None:
+        """Somebody waits until `token` is visible."""
+        with self._changed:
+            now = time.monotonic()
+            due = self._due.setdefault(tenant_id, _Due(at=now))
+            due.at = now
+            due.wanted = max(due.wanted, token)
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
+            self._thread.start()
+        self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                tenant_id = self._next()
+                due = self._due.pop(tenant_id)
+            try:
+                self._send(tenant_id, due.wanted)
+            except Exception as exc:  # noqa: BLE001 - whatever the broker does, the thread goes on
+                metrics.doorbell_errors.inc()
+                log.warning("doorbell_failed", tenant_id=tenant_id, error=type(exc).__name__)
+
+    def _next(self) -> str:
+        """Waits until a tenant is due and names it; the condition is held."""
+        while True:
+            if not self._due:
+                self._changed.wait()
+                continue
+            tenant_id, due = min(self._due.items(), key=lambda item: item[1].at)
+            remaining = due.at - time.monotonic()
+            if remaining <= 0:
+                return tenant_id
+            self._changed.wait(remaining)

@@ -1,0 +1,230 @@
+"""Pending envelopes become Parquet objects and one snapshot: claim, write, put, then publish and ack together.
+
+A crash leaves, by the step it comes after: a claim that runs out (`after_claim`), objects that no row names
+(`after_put`), a transaction that never was (`before_commit`), or nothing to do (`after_commit`).
+"""
+
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import structlog
+from django.db import DatabaseError, InterfaceError, OperationalError, transaction
+
+from catalog.models import Snapshot, TableDef
+from catalog.publish import NewFile, lock_head, publish_snapshot
+from catalog.schema import TOKEN_COLUMN, TOKEN_FIELD_ID, arrow_schema
+from catalog.snapshots import SnapshotInfo
+from catalog.tables import TableInfo, live_tables
+from duckmesh.kernel import metrics
+from duckmesh.kernel.clock import now
+from duckmesh.kernel.errors import OutcomeUnknown, Unavailable
+from duckmesh.kernel.failpoints import failpoint
+from ingest import bus
+from ingest.backlog import FlushPolicy, is_due
+from ingest.bus import Claim, ClaimPolicy, Envelope
+from ingest.decode.envelope import decode_envelope
+from ingest.errors import LeaseLost
+from storage.keys import data_file_key
+from storage.parquet import CONTENT_HASH_ALGORITHM, write_parquet
+from storage.store import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+_ACTOR = "materializer"
+_POLL = 0.005
+_FIELD_ID = b"PARQUET:field_id"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaterializePolicy:
+    """When to publish, how much a claim takes, and where files are written before they are put."""
+
+    flush: FlushPolicy
+    claim: ClaimPolicy
+    scratch: Path
+
+
+def materialize_tenant(
+    *, tenant_id: str, wanted: int, store: ObjectStore, policy: MaterializePolicy, consumer_id: str, until: float
+) -> int:
+    """The tenant's due writes are visible, or its claim is somebody else's, or the monotonic time `until` has come.
+
+    While the token `wanted` is not visible, pending writes are due at once. Returns how many snapshots were published.
+    What fails is given back: for the store's or the database's sake uncounted, else by `bus.nack`.
+    """
+    published = 0
+    while time.monotonic() < until and is_due(tenant_id=tenant_id, wanted=wanted, policy=policy.flush):
+        claim = bus.claim(tenant_id=tenant_id, consumer_id=consumer_id, policy=policy.claim)
+        if claim is None:
+            if not wanted:
+                break
+            # Another worker is publishing. Its claim may have been taken before the awaited write was accepted, and
+            # it need not come back for it: stay until the token is visible or the claim is ours.
+            time.sleep(_POLL)
+            continue
+        if not _attempt(claim, store=store, policy=policy):
+            break
+        published += 1
+    return published
+
+
+def _attempt(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> bool:
+    """Whether the claim was published or bisected, so that it is worth going on at once."""
+    started = time.monotonic()
+    metrics.claim_batch_size.observe(len(claim.envelopes))
+    failpoint("materialize.after_claim")
+    alone = claim.envelopes[0] if len(claim.envelopes) == 1 else None
+    try:
+        if alone is not None and alone.attempts >= policy.claim.max_attempts:
+            # Its workers died with it and could not say why.
+            raise RuntimeError("every worker that took the envelope stopped before its lease ran out")
+        snapshot = _publish(claim, store=store, policy=policy)
+    except LeaseLost:
+        metrics.claim_retries.labels("lease_lost").inc()
+        log.warning("lease_lost", tenant_id=claim.tenant_id, batch_id=claim.batch_id)
+        return True
+    except (Unavailable, OutcomeUnknown, OperationalError, InterfaceError) as exc:
+        metrics.claim_retries.labels("unavailable").inc()
+        metrics.snapshot_publish_failures.labels("unavailable").inc()
+        log.warning("publish_postponed", tenant_id=claim.tenant_id, error=type(exc).__name__)
+        _give_back(claim)
+        return False
+    except Exception as exc:  # noqa: BLE001 - any error of an envelope is the envelope's: it is recorded and set aside
+        metrics.claim_retries.labels("failed").inc()
+        metrics.snapshot_publish_failures.labels("failed").inc()
+        log.warning("publish_failed", tenant_id=claim.tenant_id, envelopes=len(claim.envelopes), error=repr(exc)[:300])
+        bus.nack(claim, error=type(exc).__name__, reason=str(exc)[:500], max_attempts=policy.claim.max_attempts)
+        return alone is None
+    failpoint("materialize.after_commit")
+    metrics.commit_batch_latency.observe((time.monotonic() - started) * 1000)
+    for envelope in claim.envelopes:
+        visible_after = (snapshot.snapshot_time - envelope.accepted_at).total_seconds()
+        metrics.write_to_visible_latency.observe(max(0.0, visible_after * 1000))
+    log.info(
+        "snapshot_published",
+        tenant_id=claim.tenant_id,
+        snapshot_id=snapshot.snapshot_id,
+        envelopes=len(claim.envelopes),
+        watermark=snapshot.visible_token,
+    )
+    return True
+
+
+def _give_back(claim: Claim) -> None:
+    try:
+        bus.release(claim)
+    except (DatabaseError, InterfaceError, LeaseLost):
+        # The database is away, or the lease is over already: it ends by itself.
+        log.warning("release_failed", tenant_id=claim.tenant_id, batch_id=claim.batch_id)
+
+
+def _publish(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> SnapshotInfo:
+    tables = {table.table_id: table for table in live_tables(tenant_id=claim.tenant_id).tables.values()}
+    files = list(_write_files(claim, tables=tables, store=store, policy=policy))
+    failpoint("materialize.after_put")
+    with transaction.atomic():
+        bus.hold(claim)
+        lock_head(tenant_id=claim.tenant_id)
+        live = _still_live(claim)
+        snapshot = publish_snapshot(
+            tenant_id=claim.tenant_id,
+            kind=Snapshot.Kind.INGEST,
+            actor=_ACTOR,
+            added=[file for file in files if file.table_id in live],
+            watermark=claim.last_token,
+        )
+        dropped = [envelope.event_id for envelope in claim.envelopes if envelope.table_id not in live]
+        bus.ack(claim, snapshot_id=snapshot.snapshot_id, max_envelopes=policy.claim.max_envelopes, dropped=dropped)
+        failpoint("materialize.before_commit")
+    return snapshot
+
+
+def _still_live(claim: Claim) -> set[int]:
+    """The claim's tables that are not dropped; behind the head's lock that stays so until the commit."""
+    ids = {envelope.table_id for envelope in claim.envelopes}
+    live = TableDef.objects.filter(tenant_id=claim.tenant_id, table_id__in=ids, dropped_in=None)
+    return set(live.values_list("table_id", flat=True))
+
+
+def _write_files(
+    claim: Claim, *, tables: Mapping[int, TableInfo], store: ObjectStore, policy: MaterializePolicy
+) -> Iterator[NewFile]:
+    by_table: dict[int, list[Envelope]] = defaultdict(list)
+    for envelope in claim.envelopes:
+        by_table[envelope.table_id].append(envelope)
+    policy.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=policy.scratch, prefix="claim-") as directory:
+        for seq, (table_id, envelopes) in enumerate(by_table.items()):
+            if table_id not in tables:
+                continue
+            if seq:
+                bus.extend(claim, policy=policy.claim)
+            yield _write_file(
+                claim, seq=seq, table=tables[table_id], envelopes=envelopes, store=store, directory=Path(directory)
+            )
+
+
+def _write_file(
+    claim: Claim, *, seq: int, table: TableInfo, envelopes: Sequence[Envelope], store: ObjectStore, directory: Path
+) -> NewFile:
+    path = directory / f"{seq}.parquet"
+    written = write_parquet(_rows(table, envelopes), path, sort_by=table.sort_cols)
+    key = data_file_key(
+        tenant_id=claim.tenant_id, table_name=table.name, at=now(), snapshot_or_epoch=claim.epoch, seq=seq
+    )
+    store.put_file(key, path)
+    times = (
+        [e.min_event_time for e in envelopes if e.min_event_time],
+        [e.max_event_time for e in envelopes if e.max_event_time],
+    )
+    return NewFile(
+        table_id=table.table_id,
+        path=key,
+        row_count=written.row_count,
+        size_bytes=written.size_bytes,
+        sha256=written.sha256,
+        content_algorithm=CONTENT_HASH_ALGORITHM,
+        content_hash=written.content_hash,
+        schema_version=table.schema.version,
+        column_stats={
+            str(column.field_id): {"min": column.min, "max": column.max, "null_count": column.null_count}
+            for column in written.columns
+        },
+        min_token=envelopes[0].first_token,
+        max_token=envelopes[-1].last_token,
+        min_event_time=min(times[0], default=None),
+        max_event_time=max(times[1], default=None),
+    )
+
+
+def _rows(table: TableInfo, envelopes: Sequence[Envelope]) -> pa.Table:
+    """The kept rows of the envelopes in token order, in the table's present schema, with each row's token."""
+    target = arrow_schema(table.schema, keyed=bool(table.primary_key_cols))
+    rows = pa.concat_tables(_conform(envelope, target) for envelope in envelopes)
+    tokens = pa.chunked_array([pa.arange(e.first_token, e.last_token + 1) for e in envelopes], type=pa.int64())
+    token = pa.field(
+        TOKEN_COLUMN, pa.int64(), metadata={_FIELD_ID: str(TOKEN_FIELD_ID).encode(), b"duckmesh:type": b"int64"}
+    )
+    return rows.append_column(token, tokens)
+
+
+def _conform(envelope: Envelope, target: pa.Schema) -> pa.Table:
+    """The envelope's kept rows, its columns found by field id: one dropped since is left out, one widened is cast."""
+    batch = decode_envelope(envelope.payload)
+    if batch.num_rows != envelope.record_count + len(envelope.excluded):
+        raise ValueError(f"the envelope holds {batch.num_rows} rows and should hold {envelope.record_count}")
+    if envelope.excluded:
+        excluded = set(envelope.excluded)
+        batch = batch.filter(pa.array([ordinal not in excluded for ordinal in range(batch.num_rows)]))
+    held = {field.metadata[_FIELD_ID]: index for index, field in enumerate(batch.schema)}
+    columns = []
+    for field in target:
+        index = held.get(field.metadata[_FIELD_ID])
+        column = pa.nulls(batch.num_rows, field.type) if index is None else batch.column(index)
+        columns.append(column if column.type == field.type else column.cast(field.type))
+    return pa.Table.from_arrays(columns, schema=target)

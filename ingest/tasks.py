@@ -1,0 +1,90 @@
+"""Celery's door to the materialiser: pokes that may come twice, late or never."""
+
+import functools
+import os
+import socket
+import time
+
+from celery import current_app, shared_task
+from django.conf import settings
+from kombu import Connection, Producer
+
+from duckmesh.kernel.config import Config
+from ingest import bus
+from ingest.backlog import FlushPolicy, due_tenants
+from ingest.bus import ClaimPolicy
+from ingest.materializer import MaterializePolicy, materialize_tenant
+from storage.factory import StoreSettings, open_store
+from storage.store import ObjectStore
+
+# A task gives its worker back after this many seconds, so that no tenant keeps the others waiting; the next ring or
+# sweep goes on.
+_SLICE = 2.0
+_RING_EXPIRES = 5.0
+_BROKER_TIMEOUT = 0.1
+
+
+def flush_policy(config: Config) -> FlushPolicy:
+    """When pending writes are published although nobody waits."""
+    return FlushPolicy(interval=config.flush_interval, size_bytes=config.flush_bytes)
+
+
+def materialize_policy(config: Config) -> MaterializePolicy:
+    """What the configuration says of claims and flushes."""
+    return MaterializePolicy(
+        flush=flush_policy(config),
+        claim=ClaimPolicy(
+            lease=config.lease,
+            max_bytes=config.claim_max_bytes,
+            max_envelopes=config.claim_max_envelopes,
+            max_attempts=config.max_attempts,
+            attempt_limit=config.attempt_limit,
+        ),
+        scratch=config.home / "scratch",
+    )
+
+
+@functools.cache
+def _store() -> ObjectStore:
+    return open_store(StoreSettings.of(settings.DUCKMESH))
+
+
+@shared_task(name="ingest.tasks.materialize")
+def materialize(tenant_id: str, wanted: int = 0) -> None:
+    """Publish the tenant's due writes; somebody may be waiting for the token `wanted`."""
+    materialize_tenant(
+        tenant_id=tenant_id,
+        wanted=wanted,
+        store=_store(),
+        policy=materialize_policy(settings.DUCKMESH),
+        consumer_id=f"{socket.gethostname()}:{os.getpid()}",
+        until=time.monotonic() + _SLICE,
+    )
+
+
+@shared_task(name="ingest.tasks.sweep")
+def sweep() -> None:
+    """End leases that ran out, and poke for every tenant whose writes a lost message left behind."""
+    bus.requeue_expired()
+    for tenant_id in due_tenants(policy=flush_policy(settings.DUCKMESH)):
+        materialize.apply_async(args=(tenant_id,), expires=_RING_EXPIRES, retry=False)
+
+
+@functools.cache
+def _producer() -> Producer:
+    """A connection for the doorbell alone: it must give up fast, where a worker's must be patient."""
+    connection = Connection(
+        settings.DUCKMESH.redis_url,
+        transport_options={
+            "socket_timeout": _BROKER_TIMEOUT,
+            "socket_connect_timeout": _BROKER_TIMEOUT,
+            "retry_on_timeout": False,
+            "max_retries": 0,
+        },
+    )
+    return current_app.amqp.Producer(connection, auto_declare=False)
+
+
+def ring(tenant_id: str, wanted: int) -> None:
+    """Send the poke, or raise within a fraction of a second."""
+    materialize.apply_async(args=(tenant_id, wanted), producer=_producer(), retry=False, expires=_RING_EXPIRES)

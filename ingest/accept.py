@@ -15,7 +15,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 
 from catalog.errors import TableNotFound
 from catalog.tables import LiveTables, TableInfo, live_tables
-from duckmesh.kernel.errors import JSON, DuckMeshError, OutcomeUnknown, Unavailable
+from duckmesh.kernel.errors import JSON, Conflict, Invalid, NotFound, OutcomeUnknown, Unavailable
 from ingest.decode.batch import DecodedBatch
 from ingest.decode.envelope import encode_envelope
 from ingest.errors import Backpressure, IdempotencyConflict
@@ -70,8 +70,9 @@ def accept(*, tenant_id: str, table: str, decode: Decode, max_pending: int) -> A
             _refresh(tenant_id)
         except _Again:
             time.sleep(0.01)
-        except DuckMeshError:
-            # A refusal counts only under the tables as they are now.
+        except (Invalid, NotFound, Conflict):
+            # A refusal counts only under the tables as they are now. An unknown outcome is none: trying again could
+            # write records without keys twice.
             if _refresh(tenant_id).ddl_version == tables.ddl_version:
                 raise
     raise Unavailable("The table kept changing while the request was accepted; nothing was written.", retry_after=1)
@@ -82,7 +83,10 @@ def _tables(tenant_id: str) -> LiveTables:
 
 
 def _refresh(tenant_id: str) -> LiveTables:
-    tables = _known[tenant_id] = live_tables(tenant_id=tenant_id)
+    try:
+        tables = _known[tenant_id] = live_tables(tenant_id=tenant_id)
+    except (OperationalError, InterfaceError) as exc:
+        raise _unavailable() from exc
     return tables
 
 
@@ -139,7 +143,7 @@ def _execute(arguments: list[Any]) -> tuple[Any, ...]:
     try:
         connection.ensure_connection()
     except (OperationalError, InterfaceError) as exc:
-        raise Unavailable("The database does not answer; nothing was written.", retry_after=1) from exc
+        raise _unavailable() from exc
     try:
         with connection.cursor() as cursor:
             cursor.execute(_PUBLISH, arguments)
@@ -161,6 +165,10 @@ def _execute(arguments: list[Any]) -> tuple[Any, ...]:
                 retry_after=1,
             ) from exc
         raise
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable("The database does not answer; nothing was written.", retry_after=1)
 
 
 def _refusal(outcome: str, detail: str | None) -> Exception:

@@ -71,6 +71,8 @@ class Home:
     def claim(self) -> None:
         """The home exists and is this stack's. Raises `StackError` if it holds anything else."""
         self.root.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise StackError(f"{self.root} belongs to somebody else. Set DUCKMESH_HOME to a directory of yours.")
         if not self.memory.exists():
             strange = sorted({entry.name for entry in self.root.iterdir()} - HARMLESS - {"stack.env"})
             if strange:

@@ -182,7 +182,7 @@ def reset(config: Config) -> list[Path]:
     with exclusively(home):
         _stop(home)
         data = data_directory(home.root / "postgres")
-        deleted = [path for path in (data, home.root) if path.exists()]
+        deleted = [home.root] if data.is_relative_to(home.root) or not data.exists() else [data, home.root]
         for path in deleted:
             shutil.rmtree(path)
         for name in ("supervisor", "runners"):

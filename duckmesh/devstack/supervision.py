@@ -21,6 +21,7 @@ from duckmesh.devstack.programs import Program, spawn, tail, write_private
 
 CONFIG = "supervisord.conf"
 LAUNCH = "launch"
+STOP_SECONDS = 40  # above the longest grace of a program
 ENDED = {"EXITED", "FATAL", "STOPPED", "UNKNOWN"}
 
 
@@ -105,19 +106,24 @@ class Supervisor:
     def stop(self, *, servers: Sequence[str]) -> None:
         """Every program has ended, `servers` last, and then supervisord."""
         pid = int(self._call("getPID"))
-        names = [process.name for process in self.states() if process.state not in ENDED]
-        for name in [name for name in names if name not in servers]:
-            self._forget("stopProcess", name, False)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and any(
-            process.state not in ENDED and process.name not in servers for process in self.states()
-        ):
-            time.sleep(0.05)
+        names = [process.name for process in self.states()]
+        self._stop_programs([name for name in names if name not in servers])
+        self._stop_programs([name for name in names if name in servers])
         self._forget("shutdown")
         deadline = time.monotonic() + 60
         while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
             if time.monotonic() > deadline:
                 raise StackError(f"The supervisor (process {pid}) does not stop.")
+            time.sleep(0.05)
+
+    def _stop_programs(self, names: Sequence[str]) -> None:
+        """The named programs have ended, all told at once: supervisord's own shutdown would take them one by one."""
+        for name in names:
+            self._forget("stopProcess", name, False)
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(process.name in names and process.state not in ENDED for process in self.states()):
+            if time.monotonic() > deadline:
+                return  # supervisord's shutdown kills what is left
             time.sleep(0.05)
 
     def _forget(self, method: str, *arguments: object) -> None:

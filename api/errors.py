@@ -1,6 +1,7 @@
 """What the HTTP edge itself refuses, by name."""
 
-from duckmesh.kernel.errors import Denied, DuckMeshError, Invalid, NotFound
+from duckmesh.kernel.errors import Denied, Invalid, NotFound
+from query.errors import ConsistencyTimeout
 
 
 class Unauthenticated(Denied):
@@ -37,8 +38,7 @@ class UnsupportedMediaType(Invalid):
     status = 415
 
 
-class UnexpectedError(DuckMeshError):
-    """A fault of ours. The log has the details under the answer's trace_id."""
+class AcceptedNotVisible(ConsistencyTimeout):
+    """The records of this request are durable, but the wait for them ran out: they need not be sent again."""
 
-    code = "INTERNAL_ERROR"
-    status = 500
+    retryable = False

@@ -103,12 +103,21 @@ def page(*, tenant_labels: bool) -> bytes:
     return generate_latest(counted) + generate_latest(catalog)
 
 
-INGEST_OUTCOMES = ("accepted", "visible", "partial_duplicate", "refused", "failed")
+INGEST_OUTCOMES = (
+    "accepted",
+    "visible",
+    "partial_duplicate",
+    "refused",
+    "throttled",
+    "failed",
+    "consistency_timeout",
+)
 
 
 def begin_at_zero() -> None:
     """Every counter whose labels are known exists from the start of the process."""
     for outcome in INGEST_OUTCOMES:
         kernel.ingest_requests.labels(outcome)
+    kernel.query_requests.labels("ok")
     for waiter in ("ingest", "query"):
         kernel.consistency_timeouts.labels(waiter)

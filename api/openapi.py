@@ -8,7 +8,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
-from api import shapes
+from api import serializers
 from api.problems import CONTENT_TYPE
 
 # `Any` in this file: parts of the document are plain JSON, as the generator makes and takes them.
@@ -41,7 +41,7 @@ class EndpointSchema(AutoSchema):
         operation: dict[str, Any] | None = super().get_operation(*args, **kwargs)
         if operation is None:
             return None
-        problem = self.resolve_serializer(shapes.PROBLEM, "response")
+        problem = self.resolve_serializer(serializers.PROBLEM, "response")
         operation["responses"]["default"] = {
             "description": "A problem. `error_code` says which; docs/errors.md lists them.",
             "content": {CONTENT_TYPE: {"schema": problem.ref}},

@@ -27,6 +27,7 @@ from duckmesh.kernel.errors import (
     Unavailable,
 )
 from ingest.errors import PayloadTooLarge
+from storage.errors import InvalidKey, ObjectExists, ObjectNotFound, StoreDenied, UnwritableData
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -86,7 +87,7 @@ def answer(exc: BaseException, request: HttpRequest) -> HttpResponse:
     known = translate(exc, request)
     if known is None:
         log.error("unexpected_error", method=request.method, path=request.path, exc_info=exc)
-        known = errors.UnexpectedError(UNEXPECTED)
+        known = DuckMeshError(UNEXPECTED)
     elif isinstance(known, Corrupt):
         log.error("corruption_met", code=known.code, path=request.path, exc_info=exc)
     elif isinstance(known, Unavailable | OutcomeUnknown):
@@ -105,6 +106,10 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse:
 def translate(exc: BaseException, request: HttpRequest) -> DuckMeshError | None:
     """`exc` as an error of ours, or None if nobody foresaw it."""
     match exc:
+        case StoreDenied():
+            return Unavailable("The object store does not let the service in.")
+        case ObjectNotFound() | ObjectExists() | InvalidKey() | UnwritableData():
+            return None  # about our own objects: to the caller, a fault of ours
         case DuckMeshError():
             return exc
         case Http404() | drf.NotFound():

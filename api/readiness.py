@@ -13,6 +13,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from duckmesh.kernel.errors import Unavailable
+from query import limits
 
 OK = "ok"
 SILENT = "does not answer"
@@ -98,3 +99,13 @@ def broker(url: str) -> Callable[[], None]:
             client.ping()
 
     return ping
+
+
+def sealing(*, allow_unsealed: bool) -> Callable[[], None]:
+    """A probe that tenants' statements can be run: sealed, or with the operator's leave without."""
+
+    def look() -> None:
+        if not allow_unsealed and not limits.sealing().sealed:
+            raise NotReady("is not possible on this system")
+
+    return look

@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 from django.http import HttpRequest
-from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.negotiation import BaseContentNegotiation, DefaultContentNegotiation
 from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
 
 
 class JSONRenderer(BaseRenderer):
@@ -31,3 +32,16 @@ class FirstRenderer(BaseContentNegotiation):
         self, _request: HttpRequest, renderers: Any, _format_suffix: str | None = None
     ) -> tuple[Any, str]:
         return renderers[0], renderers[0].media_type
+
+
+class OfferedRenderer(DefaultContentNegotiation):
+    """The first kind of answer that `Accept` allows; 406 if the view has none of them. The address plays no part."""
+
+    def get_accept_list(self, request: Request) -> list[str]:
+        """What the client takes, best first as it wrote them."""
+        header: str = request.META.get("HTTP_ACCEPT", "*/*")
+        return [kind.strip() for kind in header.split(",")]
+
+    def filter_renderers(self, renderers: Any, _format: str) -> Any:
+        """`?format=` is not ours to read."""
+        return renderers

@@ -1,134 +1,237 @@
-"""The members of control bodies: what requests are checked against, and what the OpenAPI document shows of them.
+"""The shapes of bodies and answers, for the OpenAPI document.
 
-Types are JSON's, strictly: "5" is no number and 1 is no boolean. A member that nobody knows is refused by name.
+The planes that take the bodies check them (`catalog.definition`, `ingest.decode`, `query.body`): strictly, without a
+conversion, and naming every problem at once. What they refuse, these serializers need not refuse a second time.
 """
 
-from datetime import UTC, datetime
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, inline_serializer
 from rest_framework import serializers
 
-BIGGEST = 2**63 - 1
+from catalog.definition import MODES
+from catalog.schema import TYPE_NAMES
+from query.body import MAX_ROW_LIMIT
 
-# `Any` in this file: REST framework's own signatures; a serializer takes whatever JSON held and says what is wrong.
-
-
-class Integer(serializers.IntegerField):
-    """A JSON number without fraction."""
-
-    def to_internal_value(self, data: Any) -> int:
-        """The number itself; nothing is converted."""
-        if type(data) is not int:
-            self.fail("invalid")
-        return data
+NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 
 
-class Boolean(serializers.BooleanField):
-    """`true` or `false`."""
-
-    def to_internal_value(self, data: Any) -> bool:
-        """The value itself; nothing is converted."""
-        if not isinstance(data, bool):
-            self.fail("invalid", input=data)
-        return data
+# `Any`: a serializer's type parameter is the object it would be filled from; these are never filled.
+class Shape(serializers.Serializer[Any]):
+    """A JSON object."""
 
 
-class Text(serializers.CharField):
-    """A JSON string, as it is."""
+# Not a class: a member named `context` would hide the serializer's own.
+PROBLEM = inline_serializer(
+    "Problem",
+    {
+        "type": serializers.CharField(),
+        "title": serializers.CharField(),
+        "status": serializers.IntegerField(),
+        "detail": serializers.CharField(),
+        "error_code": serializers.CharField(help_text="Stable; docs/errors.md lists them all."),
+        "message": serializers.CharField(help_text="The same text as `detail`."),
+        "retryable": serializers.BooleanField(help_text="The same request may succeed later."),
+        "context": serializers.DictField(help_text="Data about the error."),
+        "trace_id": serializers.CharField(help_text="Names the request in the operator's logs."),
+    },
+)
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(trim_whitespace=False, **kwargs)
 
-    def to_internal_value(self, data: Any) -> str:
-        """The string itself; nothing is converted."""
-        if not isinstance(data, str):
-            self.fail("invalid")
-        return data
+class Column(Shape):
+    """A column of a table."""
+
+    name = serializers.RegexField(NAME)
+    type = serializers.CharField(help_text="One of: " + ", ".join(TYPE_NAMES))
+    nullable = serializers.BooleanField(default=True)
 
 
-@extend_schema_field(OpenApiTypes.DATETIME)
-class Instant(serializers.Field[datetime, Any, Any, Any]):
-    """An RFC 3339 instant with its offset."""
+class SchemaJson(Shape):
+    """The columns of a table, in order."""
 
-    default_error_messages = {"invalid": "Must be an RFC 3339 time with an offset, such as 2013-01-01T10:00:00Z."}
+    columns = Column(many=True)
 
-    def to_internal_value(self, data: Any) -> datetime:
-        """The instant in UTC."""
-        try:
-            instant = datetime.fromisoformat(data)
-        except (TypeError, ValueError):
-            self.fail("invalid")
-        if instant.tzinfo is None:
-            self.fail("invalid")
-        try:
-            return instant.astimezone(UTC)
-        except OverflowError:
-            self.fail("invalid")
 
-    def to_representation(self, value: Any) -> Any:
-        """Only for the OpenAPI document; answers are encoded elsewhere."""
-        return value
+@extend_schema_field(
+    {
+        "type": "object",
+        "properties": {
+            "fields": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "column": {"type": "string"},
+                        "transform": {"type": "string", "description": "identity, month, day, hour or bucket[N]"},
+                    },
+                    "required": ["column", "transform"],
+                },
+            }
+        },
+        "additionalProperties": False,
+    }
+)
+class PartitionSpec(serializers.JSONField):
+    """How the files of a table are divided."""
+
+
+class TableBody(Shape):
+    """A table to be made. Unknown members are refused by name."""
+
+    table_name = serializers.RegexField(NAME, help_text="Names compare without case.")
+    schema_json = SchemaJson()
+    primary_key_cols = serializers.ListField(child=serializers.CharField(), required=False)
+    partition_spec = PartitionSpec(required=False)
+    sort_cols = serializers.ListField(child=serializers.CharField(), required=False)
+    compatibility_mode = serializers.ChoiceField(choices=MODES, default="backward")
+
+
+class TableInfo(Shape):
+    """A table as it is now."""
+
+    table_id = serializers.IntegerField()
+    tenant_id = serializers.CharField()
+    table_name = serializers.CharField()
+    schema_version = serializers.IntegerField()
+    schema_json = SchemaJson()
+    primary_key_cols = serializers.ListField(child=serializers.CharField())
+    partition_spec = PartitionSpec()
+    sort_cols = serializers.ListField(child=serializers.CharField())
+    compatibility_mode = serializers.ChoiceField(choices=MODES)
+    created_at = serializers.DateTimeField()
+
+
+class TableList(Shape):
+    """A page of the tenant's tables, in the order of their names without case."""
+
+    tenant_id = serializers.CharField()
+    tables = TableInfo(many=True)
+    next_cursor = serializers.CharField(allow_null=True, help_text="`cursor` of the next page; null on the last.")
+
+
+class IngestRecord(Shape):
+    """One record."""
+
+    idempotency_key = serializers.CharField(
+        required=False, allow_null=True, help_text="Written once per table within the window."
+    )
+    op = serializers.ChoiceField(choices=["insert", "upsert", "delete"], default="insert")
+    payload = serializers.DictField(help_text="Column names to values.")
+    event_time = serializers.DateTimeField(required=False, allow_null=True)
+
+
+class IngestBody(Shape):
+    """Records, all of which are accepted or none."""
+
+    records = IngestRecord(many=True)
+    wait_for_visibility = serializers.BooleanField(default=False)
+    visibility_timeout_ms = serializers.IntegerField(default=5_000)
+
+
+class IngestAnswer(Shape):
+    """What is durable now, whatever crashes."""
+
+    accepted_count = serializers.IntegerField(help_text="Without duplicates.")
+    duplicate_count = serializers.IntegerField()
+    max_visibility_token = serializers.IntegerField(help_text="Covers the first write of every duplicate too.")
+    status = serializers.ChoiceField(choices=["accepted", "visible", "partial_duplicate"])
+    visible_snapshot_id = serializers.IntegerField(
+        allow_null=True, help_text="A snapshot that holds the records, if the request waited for one."
+    )
 
 
 @extend_schema_field({"oneOf": [{"type": "array", "items": {}}, {"type": "object", "additionalProperties": {}}]})
-class Parameters(serializers.Field[Any, Any, Any, Any]):
+class Parameters(serializers.JSONField):
     """An array for `?`, an object for `$name`."""
 
-    default_error_messages = {"invalid": "Must be an array (for ?) or an object (for $name)."}
 
-    def to_internal_value(self, data: Any) -> Any:
-        """The values as they are."""
-        if not isinstance(data, list | dict):
-            self.fail("invalid")
-        return data
+class QueryBody(Shape):
+    """One statement, and the snapshot it is read in. Unknown members are refused by name; null stands for absent."""
 
-    def to_representation(self, value: Any) -> Any:
-        """Only for the OpenAPI document."""
-        return value
-
-
-class Body(serializers.Serializer[Any]):
-    """The members of a JSON object; any other member is refused by name."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        """The checked members."""
-        if unknown := sorted(set(data) - set(self.fields)):
-            raise serializers.ValidationError(
-                {name[:100]: ["This member is not known here."] for name in unknown[:100]}
-            )
-        return super().to_internal_value(data)
-
-
-def checked(serializer: type[Body], body: Any) -> dict[str, Any]:
-    """The members of `body` as the serializer reads them; raises what becomes a 400 naming each wrong one."""
-    bound = serializer(data=body)
-    bound.is_valid(raise_exception=True)
-    return dict(bound.validated_data)
-
-
-class QueryBody(Body):
-    """`POST /v1/query`."""
-
-    sql = Text(help_text="One read-only statement.")
+    sql = serializers.CharField(help_text="One read-only statement.")
     params = Parameters(required=False, help_text="Values: an array for `?`, an object for `$name`.")
-    snapshot_id = Integer(
+    snapshot_id = serializers.IntegerField(
         required=False, min_value=0, help_text="Read this snapshot. Not together with `snapshot_time`."
     )
-    snapshot_time = Instant(required=False, help_text="Read the snapshot that was the latest at this time.")
-    min_visibility_token = Integer(
-        required=False, help_text="Wait until every write acknowledged with a token up to this one is visible."
+    snapshot_time = serializers.DateTimeField(
+        required=False, help_text="Read the snapshot that was the latest at this time; RFC 3339 with an offset."
     )
-    consistency_timeout_ms = Integer(
-        default=5_000, min_value=0, max_value=BIGGEST, help_text="Longest wait for the token."
+    min_visibility_token = serializers.IntegerField(
+        required=False,
+        min_value=0,
+        help_text="Wait until every write acknowledged with a token up to this one is visible, or answer an error.",
     )
-    timeout_ms = Integer(
-        default=30_000, min_value=1, max_value=BIGGEST, help_text="Longest time the statement may run."
+    consistency_timeout_ms = serializers.IntegerField(
+        default=5_000, min_value=0, help_text="Longest wait for the token."
     )
-    row_limit = Integer(
+    timeout_ms = serializers.IntegerField(default=30_000, min_value=1, help_text="Longest time the statement may run.")
+    row_limit = serializers.IntegerField(
         default=10_000,
         min_value=1,
-        max_value=BIGGEST,
-        help_text="Most rows in the answer; `truncated` says that there were more.",
+        max_value=MAX_ROW_LIMIT,
+        help_text="Most rows in the answer; beyond it, `truncated`.",
     )
+
+
+class QueryStats(Shape):
+    """What the query cost."""
+
+    duration_ms = serializers.FloatField()
+    queue_ms = serializers.FloatField()
+    barrier_ms = serializers.FloatField()
+    scanned_files = serializers.IntegerField()
+    pruned_files = serializers.IntegerField()
+    scanned_bytes = serializers.IntegerField()
+    cache_hit_bytes = serializers.IntegerField()
+
+
+class QueryAnswer(Shape):
+    """Rows of one snapshot. A 64-bit integer is a number with every digit, a decimal a string, NaN a string."""
+
+    columns = serializers.ListField(child=serializers.CharField())
+    column_types = serializers.ListField(child=serializers.CharField())
+    rows = serializers.ListField(child=serializers.ListField())
+    snapshot_id = serializers.IntegerField()
+    snapshot_time = serializers.DateTimeField()
+    max_visibility_token = serializers.IntegerField()
+    truncated = serializers.BooleanField()
+    stats = QueryStats()
+
+
+class LagOfTable(Shape):
+    """Records of one table that wait."""
+
+    table_name = serializers.CharField()
+    pending_events = serializers.IntegerField()
+    failed_events = serializers.IntegerField()
+    oldest_pending_lag_ms = serializers.IntegerField()
+
+
+class LagAnswer(Shape):
+    """How far visibility lags behind acknowledgement. Events are records."""
+
+    tenant_id = serializers.CharField()
+    accepted_events = serializers.IntegerField(help_text="Durable, and waiting for a worker to claim them.")
+    claimed_events = serializers.IntegerField(help_text="In a live claim of a worker.")
+    failed_events = serializers.IntegerField(help_text="Set aside as failed, until replayed or discarded.")
+    pending_events = serializers.IntegerField(help_text="accepted_events + claimed_events.")
+    oldest_pending_lag_ms = serializers.IntegerField(help_text="Age of the oldest pending record; 0 without any.")
+    token_lag = serializers.IntegerField(help_text="latest_issued_token - latest_visibility_token.")
+    latest_visibility_token = serializers.IntegerField(help_text="The watermark: everything up to it is visible.")
+    latest_issued_token = serializers.IntegerField()
+    latest_snapshot_id = serializers.IntegerField()
+    snapshot_age_ms = serializers.IntegerField()
+    tables = LagOfTable(many=True, help_text="Those in which something waits or failed.")
+
+
+class Health(Shape):
+    """The process lives."""
+
+    status = serializers.ChoiceField(choices=["ok"])
+
+
+class Ready(Shape):
+    """Everything the service depends on answers."""
+
+    status = serializers.ChoiceField(choices=["ready"])
+    checks = serializers.DictField(child=serializers.CharField(), help_text="Each dependency: `ok`.")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from rest_framework.authentication import BaseAuthentication
+from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.views import APIView
 
 from api.auth import ApiKeyAuthentication, HasRole, Roles
@@ -17,7 +18,7 @@ class Endpoint(APIView):
     required_roles: ClassVar[Roles] = {}
     open_to_everyone: ClassVar[bool] = False
     http_method_names = ["get", "head", "post", "patch", "delete"]
-    content_negotiation_class = FirstRenderer
+    content_negotiation_class: type[BaseContentNegotiation] = FirstRenderer
     authentication_classes: Sequence[type[BaseAuthentication]] = (ApiKeyAuthentication,)
     permission_classes = (HasRole,)
     schema = EndpointSchema()

@@ -10,9 +10,10 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api import metrics, readiness, shapes
+from api import metrics, readiness, serializers
 from api.auth import principal_of
 from api.models import Role
+from api.process import object_store
 from api.views.base import Endpoint, OpenEndpoint
 from ingest.backlog import lag
 
@@ -20,7 +21,7 @@ from ingest.backlog import lag
 class Health(OpenEndpoint):
     """The process lives; nothing else is asked."""
 
-    @extend_schema(operation_id="health", summary="Is the process alive?", responses=shapes.Health)
+    @extend_schema(operation_id="health", summary="Is the process alive?", responses=serializers.Health)
     def get(self, _request: Request) -> Response:
         """Always the same answer, from this process alone."""
         return Response({"status": "ok"})
@@ -33,6 +34,8 @@ def _readiness() -> readiness.Readiness:
         "postgresql": readiness.postgresql,
         "migrations": readiness.migrations,
         "redis": readiness.broker(config.redis_url),
+        "object_store": lambda: object_store().ping(),
+        "query_sealing": readiness.sealing(allow_unsealed=config.allow_unsealed_sql),
     }
     return readiness.Readiness(probes, within=timedelta(seconds=2))
 
@@ -40,7 +43,7 @@ def _readiness() -> readiness.Readiness:
 class Ready(OpenEndpoint):
     """Whether requests would succeed."""
 
-    @extend_schema(operation_id="ready", summary="Does everything it depends on answer?", responses=shapes.Ready)
+    @extend_schema(operation_id="ready", summary="Does everything it depends on answer?", responses=serializers.Ready)
     def get(self, _request: Request) -> Response:
         """200 if all is well; otherwise 503 whose `context.checks` names what is down."""
         return Response({"status": "ready", "checks": _readiness().require()})
@@ -51,7 +54,7 @@ class Lag(Endpoint):
 
     required_roles = {"GET": frozenset({Role.OPS_ADMIN})}
 
-    @extend_schema(operation_id="lag", summary="How far is visibility behind?", responses=shapes.LagAnswer)
+    @extend_schema(operation_id="lag", summary="How far is visibility behind?", responses=serializers.LagAnswer)
     def get(self, request: Request) -> Response:
         """Read from the catalog: true also when every worker is dead. Counts are records."""
         return Response(asdict(lag(tenant_id=principal_of(request).tenant_id)))

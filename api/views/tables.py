@@ -7,7 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from api import paging, shapes
+from api import paging, serializers
 from api.auth import principal_of
 from api.models import Role
 from api.parsers import control_body
@@ -43,7 +43,7 @@ class Tables(Endpoint):
     required_roles = {"GET": _READERS, "POST": _WRITERS}
 
     @extend_schema(
-        operation_id="list_tables", summary="List tables", parameters=paging.PARAMETERS, responses=shapes.TableList
+        operation_id="list_tables", summary="List tables", parameters=paging.PARAMETERS, responses=serializers.TableList
     )
     def get(self, request: Request) -> Response:
         """A page of the tenant's tables, in the order of their lower-case names."""
@@ -61,8 +61,8 @@ class Tables(Endpoint):
     @extend_schema(
         operation_id="create_table",
         summary="Create a table",
-        request=shapes.TableBody,
-        responses={201: shapes.TableInfo},
+        request=serializers.TableBody,
+        responses={201: serializers.TableInfo},
     )
     def post(self, request: Request) -> Response:
         """Make a table. It is there, empty, from a new snapshot on."""
@@ -78,7 +78,7 @@ class Table(Endpoint):
 
     required_roles = {"GET": _READERS, "DELETE": _WRITERS}
 
-    @extend_schema(operation_id="get_table", summary="Describe a table", responses=shapes.TableInfo)
+    @extend_schema(operation_id="get_table", summary="Describe a table", responses=serializers.TableInfo)
     def get(self, request: Request, table: str) -> Response:
         """The table as it is now."""
         return Response(table_info(get_table(tenant_id=principal_of(request).tenant_id, name=table)))

@@ -51,7 +51,16 @@ def test_the_secret_is_stored_nowhere(tenant: Tenant, caplog: pytest.LogCaptureF
 def test_a_wrong_secret_opens_nothing(tenant: Tenant) -> None:
     key = make_key("acme", "query_reader")
     assert authenticate(key, clock.now()) is not None
-    for wrong in (key[:-1], key + "x", key.upper(), key.replace("dm_", "md_"), key.rpartition("_")[0], "", "dm__", "dm_é_x"):
+    for wrong in (
+        key[:-1],
+        key + "x",
+        key.upper(),
+        key.replace("dm_", "md_"),
+        key.rpartition("_")[0],
+        "",
+        "dm__",
+        "dm_é_x",
+    ):
         assert authenticate(wrong, clock.now()) is None
 
 

@@ -1,0 +1,44 @@
+"""What the views of one process share. Made when the first request needs it, hence after any fork."""
+
+from dataclasses import dataclass
+from functools import cache
+from threading import Lock
+
+from django.conf import settings
+
+from ingest.doorbell import Doorbell
+from ingest.tasks import flush_policy, ring
+from query.service import QueryPlane
+from query.setup import build
+from storage.factory import StoreSettings, open_store
+from storage.store import ObjectStore
+
+_making = Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """The wake-up line to the workers, and the query plane with the barrier that reads and writes both wait at."""
+
+    doorbell: Doorbell
+    query: QueryPlane
+
+
+def held() -> Held:
+    """This process's own; every caller gets the same."""
+    with _making:  # two first requests must not start two pools of runners
+        return _held()
+
+
+@cache
+def _held() -> Held:
+    config = settings.DUCKMESH
+    doorbell = Doorbell(send=ring, policy=flush_policy(config))
+    plane = build(config, on_wait=lambda tenant_id, token: doorbell.awaited(tenant_id=tenant_id, token=token))
+    return Held(doorbell=doorbell, query=plane)
+
+
+@cache
+def object_store() -> ObjectStore:
+    """The store that readiness asks."""
+    return open_store(StoreSettings.of(settings.DUCKMESH))

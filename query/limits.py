@@ -22,6 +22,9 @@ LINUX = sys.platform == "linux"
 MEMORY_HEADROOM = 3 * 2**29  # DuckDB's ordinary group-bys fail with less address space than this above its own limit
 OPEN_FILES = 4096
 
+# DuckDB asks for the limits of its control group when it starts, and aborts if the file exists but cannot be opened.
+NEEDED_BY_DUCKDB = ("/proc/self/cgroup", "/sys/fs/cgroup")
+
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -119,6 +122,11 @@ def allow_cpu(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
+def peak_memory() -> int:
+    """The most bytes this process has ever held in memory at once."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if LINUX else 1)
+
+
 def seal(*, readable: str, writable: str = "") -> None:
     """This process can read files below `readable`, write below `writable` if given, and reach nothing else.
 
@@ -144,6 +152,9 @@ def _landlock(abi: int, readable: str, writable: str) -> None:
     ruleset = _syscall(_CREATE_RULESET, attributes, len(attributes), 0)
     try:
         _allow_beneath(ruleset, readable, _READ_FILE)
+        for name in NEEDED_BY_DUCKDB:
+            with contextlib.suppress(FileNotFoundError):
+                _allow_beneath(ruleset, name, _READ_FILE)
         if writable:
             spill = _READ_FILE | _READ_DIR | _WRITE_FILE | _REMOVE_FILE | _MAKE_REG | _TRUNCATE
             _allow_beneath(ruleset, writable, spill & rights)
@@ -153,7 +164,7 @@ def _landlock(abi: int, readable: str, writable: str) -> None:
 
 
 def _allow_beneath(ruleset: int, directory: str, rights: int) -> None:
-    path = os.open(directory, os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY)
+    path = os.open(directory, os.O_PATH | os.O_CLOEXEC)
     try:
         _syscall(_ADD_RULE, ruleset, _PATH_BENEATH, struct.pack("=Qi", rights, path), 0)
     finally:

@@ -1,0 +1,98 @@
+"""A pool's connection to the zygote: asks for runners, hears of their coming and their ends."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from query.zygote_records import ENDED, FORK, KILL, NONE, RECORD, RUNNER
+
+
+class Runner:
+    """One runner as its pool knows it. One thread at a time uses it; whoever takes it out of the pool closes it."""
+
+    def __init__(self, *, pid: int, sock: socket.socket, pidfd: int | None, link: "Link") -> None:
+        self.pid, self.sock = pid, sock
+        self.tenant: tuple[str, str] | None = None
+        self.born = time.monotonic()
+        self.queries = 0
+        self.greeted = self.sound = False  # it knows its tenant; its last exchange ended as it should
+        self.status: int | None = None
+        self.ended = threading.Event()
+        self._pidfd, self._link = pidfd, link
+
+    def kill(self) -> None:
+        """The process is dying and nothing of it is left in this one."""
+        if self._pidfd is None:
+            self._link.kill(self.pid)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.close(self._pidfd)
+        self.sock.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Came:
+    """A fork that was asked for: a runner, or none because the zygote could not make one."""
+
+    runner: Runner | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A runner's process has ended; `status` as waitpid tells it."""
+
+    pid: int
+    status: int
+
+
+class Link:
+    """One connection. It raises `OSError` when the zygote is gone; a new one is then to be made."""
+
+    def __init__(self, path: Path) -> None:
+        self._sock = socket.socket(socket.AF_UNIX)
+        self._sock.settimeout(5)
+        try:
+            self._sock.connect(str(path))
+        except OSError:
+            self._sock.close()
+            raise
+
+    def fileno(self) -> int:
+        """For select."""
+        return self._sock.fileno()
+
+    def ask(self) -> None:
+        """One more runner will come."""
+        self._sock.sendall(RECORD.pack(FORK, NONE, 0))
+
+    def kill(self, pid: int) -> None:
+        """The runner is being killed, if the zygote is still there; else it is dead already."""
+        with contextlib.suppress(OSError):
+            self._sock.sendall(RECORD.pack(KILL, pid, 0))
+
+    def hear(self) -> Came | Ended | None:
+        """The next thing the zygote says, if it is one we know; to be called when there is something to read."""
+        data, files, _, _ = socket.recv_fds(self._sock, RECORD.size, 2)
+        if len(data) < RECORD.size:
+            for file in files:
+                os.close(file)
+            raise ConnectionResetError("the zygote is gone")
+        kind, pid, status = RECORD.unpack(data)
+        if kind == RUNNER and pid == NONE:
+            return Came(runner=None)
+        if kind == RUNNER:
+            pidfd = files[1] if len(files) > 1 else None
+            return Came(runner=Runner(pid=pid, sock=socket.socket(fileno=files[0]), pidfd=pidfd, link=self))
+        if kind == ENDED:
+            return Ended(pid=pid, status=status)
+        return None
+
+    def close(self) -> None:
+        """The zygote kills what it forked for this connection."""
+        self._sock.close()

@@ -4,11 +4,12 @@ The environment is made once, from requirements/s3test.txt with hashes, in `.duc
 the user's cache where the repository cannot be written. The four servers die with the process that started them.
 """
 
+import atexit
 import ctypes
 import fcntl
-import getpass
 import hashlib
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -20,8 +21,9 @@ import time
 import urllib.request
 import venv
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +88,14 @@ def running_swift() -> Iterator[Swift]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+@cache
+def shared_swift() -> Swift:
+    """One Swift for this whole process, started when first asked for and stopped at its end."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(running_swift())
+
+
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -146,7 +156,7 @@ def _configure(home: Path, binaries: Path, ports: dict[str, int]) -> None:
         "[storage-policy:0]\nname = one\ndefault = yes\n"
     )
     common = (
-        f"[DEFAULT]\nbind_ip = 127.0.0.1\nuser = {getpass.getuser()}\nswift_dir = {home}\n"
+        f"[DEFAULT]\nbind_ip = 127.0.0.1\nuser = {pwd.getpwuid(os.getuid()).pw_name}\nswift_dir = {home}\n"
         "workers = 0\nlog_level = WARNING\n"
     )
     for server in _SERVERS[:3]:

@@ -24,7 +24,7 @@ from storage.errors import (
 from storage.factory import StoreSettings, open_store
 from storage.local import TEMPORARY, LocalStore
 from storage.store import ObjectStore
-from tests.swift import ACCESS_KEY, SECRET_KEY, Swift, running_swift, unavailable_because
+from tests.swift import ACCESS_KEY, SECRET_KEY, Swift, shared_swift, unavailable_because
 
 MEGABYTE = 2**20
 
@@ -63,14 +63,15 @@ class Proxy:
                 allowed: int | None = getattr(self, allowance)
                 if allowed is not None:
                     if allowed < len(data):
+                        self.vanish()
                         break
                     setattr(self, allowance, allowed - len(data))
                 if self.unanswered and self.unanswered in data:
                     self.download_allowed = 0
                 target.sendall(data)
-        if self.download_allowed is not None or self.upload_allowed is not None:
-            self.vanish()
-        self.cut()
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
         """Break every connection."""
@@ -99,12 +100,11 @@ def proxied(server: Swift) -> Iterator[Proxy]:
         end.close()
 
 
-@pytest.fixture(scope="module")
-def swift() -> Iterator[Swift]:
+@pytest.fixture
+def swift() -> Swift:
     if reason := unavailable_because():
         pytest.skip(reason)
-    with running_swift() as server:
-        yield server
+    return shared_swift()
 
 
 @pytest.fixture

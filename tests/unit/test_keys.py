@@ -1,0 +1,67 @@
+"""Keys of objects: one spelling each, and none that leads elsewhere."""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.errors import InvalidKey
+from storage.keys import LONGEST_KEY, LONGEST_SEGMENT, data_file_key, normalise
+
+AT = datetime(2013, 1, 1, 23, 30, tzinfo=timezone(timedelta(hours=-5)))
+
+
+def test_a_data_file_is_named_by_table_and_hour_of_publishing_in_utc() -> None:
+    key = data_file_key(tenant_id="demo", table_name="flights", at=AT, snapshot_or_epoch=7, seq=2)
+    assert re.fullmatch(
+        r"demo/flights/date=2013-01-02/hour=04/part-7-2-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.parquet", key
+    )
+
+
+def test_no_data_file_key_is_given_out_twice() -> None:
+    keys = {
+        data_file_key(tenant_id="t", table_name="n", at=datetime.now(UTC), snapshot_or_epoch=1, seq=1)
+        for _ in range(1000)
+    }
+    assert len(keys) == 1000
+
+
+@pytest.mark.parametrize("tenant_id", ["..", "", "/", "a*"])
+def test_a_tenant_cannot_name_a_way_out(tenant_id: str) -> None:
+    with pytest.raises(InvalidKey):
+        data_file_key(tenant_id=tenant_id, table_name="n", at=AT, snapshot_or_epoch=1, seq=1)
+
+
+def test_two_spellings_of_one_text_are_one_key() -> None:
+    assert normalise("cafe\u0301") == normalise("caf\u00e9") == "caf\u00e9"
+
+
+@pytest.mark.parametrize("key", ["a", "a/b", "a b", "...", "a..b", "é", "x" * LONGEST_SEGMENT, "date=2013-01-01/h"])
+def test_a_sound_key_is_its_own_spelling(key: str) -> None:
+    assert normalise(key) == key
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("", "/", "/a", "a/", "a//b", ".", "..", "a/..", "../a", "a/./b"),
+        *("a\\b", "a\0", "a\n", "a\x7f", "a\x85", "a*", "a?", "[a]", "\ud800"),
+        "x" * (LONGEST_SEGMENT + 1),
+        "/".join(["x" * 200] * (LONGEST_KEY // 200 + 1)),
+    ],
+)
+def test_an_unsound_key_is_refused(key: str) -> None:
+    with pytest.raises(InvalidKey):
+        normalise(key)
+
+
+@given(st.text(max_size=60))
+def test_a_key_that_passes_stays_below_the_root(text: str) -> None:
+    try:
+        key = normalise(text)
+    except InvalidKey:
+        return
+    assert normalise(key) == key
+    assert not {"", ".", ".."}.intersection(key.split("/"))

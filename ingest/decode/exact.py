@@ -6,7 +6,7 @@ from duckmesh.kernel.errors import Invalid
 from ingest.decode.batch import OP_DELETE, OP_UPSERT
 from ingest.decode.plan import LONGEST_KEY, PlannedColumn, TablePlan
 from ingest.decode.reading import Document, TooDeep
-from ingest.decode.refusals import Refusals, ValueRefused
+from ingest.decode.refusals import MAX_NAMED, Refusals, ValueRefused
 from ingest.decode.rows import Rows
 from ingest.decode.times import parse_timestamp
 from ingest.decode.values import MAX_DEPTH, Converted, Repeated, describe, string
@@ -20,11 +20,14 @@ def decode_exact(body: bytes, plan: TablePlan, *, max_records: int) -> Rows:
     """The rows of a valid body; InvalidRecord names what is wrong with its records, Invalid with the body itself."""
     document = Document(body)
     reader = _Reader(plan)
-    count = 0
+    count = deep = 0
     for count, record in enumerate(document.records(), start=1):
         if count > max_records:
             raise PayloadTooLarge(f"A request has at most {max_records} records", limit=max_records)
         reader.add(count - 1, record)
+        deep += isinstance(record, TooDeep)
+        if deep == MAX_NAMED:  # stepping over them is the costliest way to be refused
+            break
     wait = document.options.get("wait_for_visibility", False)
     if not isinstance(wait, bool):
         raise Invalid(f"wait_for_visibility must be true or false, not {describe(wait)}")

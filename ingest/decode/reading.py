@@ -6,6 +6,7 @@ record that nests too deep for the parser is stepped over, so that it can be nam
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,8 +34,8 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(members) == len(pairs):
         return members
     repeated = Repeated(members)
-    names = [name for name, _ in pairs]
-    repeated.repeated = frozenset(name for name in members if names.count(name) > 1)
+    times = Counter(name for name, _ in pairs)
+    repeated.repeated = frozenset(name for name, count in times.items() if count > 1)
     return repeated
 
 

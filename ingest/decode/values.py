@@ -15,6 +15,7 @@ import msgspec
 
 from catalog.schema import LogicalType
 from ingest.decode.numbers import (
+    LONGEST_NUMBER,
     DecimalColumn,
     Number,
     canonical_number,
@@ -202,8 +203,13 @@ def check_json(value: object, depth: int = 0) -> int:
     if isinstance(value, str):
         string(value)
         return 0
-    if isinstance(value, int | msgspec.Raw):
-        if value.bit_length() > _WIDEST_INT if isinstance(value, int) else math.isinf(float(bytes(value))):
+    if isinstance(value, int):
+        if value.bit_length() > _WIDEST_INT:
+            raise ValueRefused("holds a number out of the range of JSON readers")
+        return 0
+    if isinstance(value, msgspec.Raw):
+        text = literal_text(value)
+        if len(text) > LONGEST_NUMBER or math.isinf(float(text)):
             raise ValueRefused("holds a number out of the range of JSON readers")
         return 0
     if isinstance(value, NotANumber):

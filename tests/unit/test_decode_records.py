@@ -97,6 +97,18 @@ def test_a_wrong_record_is_refused_by_name(text: str, column: str | None, words:
     assert words in problem[2]
 
 
+def test_a_repeated_key_among_very_many_is_found_at_once() -> None:
+    members = ",".join([*(f'"k{i}":0' for i in range(100_000)), '"k7":1'])
+    ((_, column, reason),) = refusals(f'{{"records":[{{"payload":{{"carrier":"UA","note":{{{members}}}}}}}]}}', FLIGHTS)
+    assert (column, reason) == ("note", "repeats the key 'k7'")
+
+
+def test_reading_stops_after_a_hundred_records_that_nest_too_deep() -> None:
+    deep = '{"payload":{"note":' + "[" * 2_000 + "]" * 2_000 + "}}"
+    found = refusals('{"records":[' + ",".join([deep] * 150) + "]}", FLIGHTS)
+    assert [(index, column) for index, column, _ in found] == [(i, "note") for i in range(100)]
+
+
 def test_a_key_is_at_most_512_characters() -> None:
     assert decode(body(record("é" * 512, carrier="UA")), FLIGHTS).keys == ["é" * 512]
     assert "not 513" in refusals(body(record("k" * 513, carrier="UA")), FLIGHTS)[0][2]

@@ -68,3 +68,9 @@ class SnapshotPinned(Conflict):
     """A pin holds the snapshot."""
 
     code = "SNAPSHOT_PINNED"
+
+
+class IngestFailed(Conflict):
+    """A write that the token covers was set aside as failed; until it is replayed or discarded it is a hole."""
+
+    code = "INGEST_FAILED"

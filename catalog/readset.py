@@ -1,0 +1,125 @@
+"""What one statement reads: a snapshot, its tables of some names with their files, and whether a failure is in the way.
+
+One SQL statement, hence one instant: a write that is replayed, a file that is compacted or a table that is dropped
+meanwhile is either in all of it or in none. It is also the only round trip to the catalog that a query makes.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import connection
+
+from catalog.schema import TableSchema, from_stored
+from duckmesh.kernel.errors import JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadFile:
+    """A data file to read. `path` is its object key."""
+
+    path: str
+    row_count: int
+    size_bytes: int
+    sha256: str
+    schema_version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadTable:
+    """A table in its schema of the snapshot, with the files that it consists of there, in token order."""
+
+    table_id: int
+    name: str
+    schema: TableSchema
+    primary_key_cols: tuple[str, ...]
+    files: tuple[ReadFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSet:
+    """A snapshot and those of the wanted tables that exist in it, by lower-case name.
+
+    With a token: `issued_token` is the greatest token of the tenant if the snapshot does not reach the asked one, and
+    `failed_event_id` the oldest failed write of these tables that the asked one covers.
+    """
+
+    snapshot_id: int
+    snapshot_time: datetime
+    visible_token: int
+    tables: Mapping[str, ReadTable]
+    issued_token: int | None
+    failed_event_id: int | None
+
+
+_READ = """
+WITH at AS (
+  SELECT snapshot_id, snapshot_time, visible_token FROM snapshot
+   WHERE tenant_id = %(tenant)s AND snapshot_id = coalesce(
+         %(snapshot)s, (SELECT snapshot_seq FROM tenant_catalog WHERE tenant_id = %(tenant)s))
+), wanted AS MATERIALIZED (
+  SELECT t.table_id, t.name, t.primary_key_cols, v.schema_version, v.schema_json
+    FROM at, table_def t
+    JOIN LATERAL (SELECT * FROM table_schema_version v WHERE v.table_id = t.table_id AND v.added_in <= at.snapshot_id
+                   ORDER BY v.schema_version DESC LIMIT 1) v ON true
+   WHERE t.tenant_id = %(tenant)s AND lower(t.name) = ANY (%(names)s::text[])
+     AND t.created_in <= at.snapshot_id AND (t.dropped_in IS NULL OR t.dropped_in > at.snapshot_id)
+)
+SELECT at.snapshot_id, at.snapshot_time, at.visible_token,
+       CASE WHEN %(token)s > at.visible_token THEN duckmesh_latest_token(%(tenant)s) END,
+       CASE WHEN %(token)s IS NOT NULL
+            THEN duckmesh_first_failure(%(tenant)s, %(token)s, ARRAY(SELECT table_id FROM wanted)) END,
+       (SELECT json_agg(json_build_array(w.table_id, w.name, w.primary_key_cols, w.schema_version, w.schema_json,
+               (SELECT json_agg(json_build_array(f.path, f.row_count, f.size_bytes, f.sha256, f.schema_version)
+                                ORDER BY f.min_token, f.file_id)
+                  FROM (SELECT file_id FROM snapshot_file
+                         WHERE table_id = w.table_id AND removed_in IS NULL AND added_in <= at.snapshot_id
+                        UNION ALL
+                        SELECT file_id FROM snapshot_file
+                         WHERE table_id = w.table_id AND removed_in > at.snapshot_id AND added_in <= at.snapshot_id
+                       ) member JOIN data_file f USING (file_id))))
+          FROM wanted w)::text
+  FROM at
+"""
+
+
+def read_set(
+    *, tenant_id: str, names: Iterable[str], snapshot_id: int | None = None, token: int | None = None
+) -> ReadSet | None:
+    """What the tables `names` (lower case) consist of in this snapshot, or in the latest; None if there is no such."""
+    with connection.cursor() as cursor:
+        cursor.execute(_READ, {"tenant": tenant_id, "snapshot": snapshot_id, "names": list(names), "token": token})
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    tables = [_table(*item) for item in json.loads(row[5] or "[]")]
+    return ReadSet(
+        snapshot_id=row[0],
+        snapshot_time=row[1],
+        visible_token=row[2],
+        issued_token=row[3],
+        failed_event_id=row[4],
+        tables={table.name.lower(): table for table in tables},
+    )
+
+
+# `schema`: the stored JSON of a schema version; `files`: the arrays that the statement builds, or null.
+def _table(
+    table_id: int,
+    name: str,
+    key: list[str],
+    version: int,
+    schema: dict[str, list[JSON]],
+    files: list[tuple[str, int, int, str, int]] | None,
+) -> ReadTable:
+    return ReadTable(
+        table_id=table_id,
+        name=name,
+        schema=from_stored(schema["columns"], version=version),
+        primary_key_cols=tuple(key),
+        files=tuple(
+            ReadFile(path=path, row_count=rows, size_bytes=size, sha256=digest, schema_version=written)
+            for path, rows, size, digest, written in files or ()
+        ),
+    )

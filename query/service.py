@@ -1,0 +1,228 @@
+"""A query from its request to its answer: gate, barrier, snapshot, plan, runner, JSON. In this order.
+
+The gate comes first, so that a statement that may not run waits for nothing. The snapshot is chosen after the barrier,
+once, and everything the statement reads is of it. A statement that waits for its token holds no runner.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from catalog.readset import ReadSet, read_set
+from catalog.snapshots import resolve
+from duckmesh.kernel import metrics
+from duckmesh.kernel.clock import rfc3339
+from duckmesh.kernel.errors import DuckMeshError, Unavailable
+from query import planner
+from query.audit import AuditEntry, AuditLog
+from query.barrier import Barrier
+from query.body import QueryRequest
+from query.cache import FileSource
+from query.errors import (
+    ConsistencyTimeout,
+    RunnersUnavailable,
+    SqlUnsealed,
+    TokenScopeMismatch,
+    VisibilityTokenInvalid,
+)
+from query.limits import sealing
+from query.pool import Pool
+from query.request import RunAnswer, RunRequest
+from query.results import column_names, json_rows
+
+OK = "ok"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryPolicy:
+    """What the operator allows."""
+
+    result_bytes: int = 64 * 2**20
+    allow_unsealed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryPlane:
+    """What queries of one process share."""
+
+    pool: Pool
+    barrier: Barrier
+    source: FileSource
+    audit: AuditLog
+    policy: QueryPolicy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """Whose query it is."""
+
+    tenant_id: str
+    key_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryResult:
+    """The answer: `body` is the JSON document of the contract, the rest is of use beside it."""
+
+    body: bytes
+    snapshot_id: int
+    visible_token: int
+    row_count: int
+
+
+@dataclass
+class _Course:
+    """How far the query has come, for its statistics and its audit row, whatever becomes of it."""
+
+    started: float = field(default_factory=time.perf_counter)
+    outcome: str = "INTERNAL"
+    barrier_seconds: float = 0.0
+    snapshot_id: int | None = None
+    row_count: int = 0
+    size_bytes: int = 0
+
+    @property
+    def milliseconds(self) -> float:
+        return (time.perf_counter() - self.started) * 1_000
+
+
+def execute(request: QueryRequest, *, asker: Asker, plane: QueryPlane, now: datetime) -> QueryResult:
+    """The rows of the statement in one snapshot, or an error that says why there are none; `now` is for the audit."""
+    with _observed(request, asker, plane.audit, now) as course:
+        if not (plane.policy.allow_unsealed or sealing().sealed):
+            raise SqlUnsealed(f"{sealing().describe()} The operator can allow SQL all the same.")
+        timeout = time.monotonic() + request.timeout_ms / 1_000
+        tenant_dir = Path(plane.source.tenant_dir(tenant_id=asker.tenant_id))
+        with plane.pool.session(tenant_id=asker.tenant_id, tenant_dir=tenant_dir, deadline=timeout) as session:
+            names = session.inspect(request.sql).tables
+        read = _settle(request, asker.tenant_id, names, plane.barrier, course)
+        course.snapshot_id = read.snapshot_id
+        plan = planner.plan(read, tenant_id=asker.tenant_id, source=plane.source)
+        # The wait for the token has a timeout of its own.
+        deadline = timeout + course.barrier_seconds
+        with plane.pool.session(tenant_id=asker.tenant_id, tenant_dir=tenant_dir, deadline=deadline) as session:
+            answer = session.run(
+                RunRequest(
+                    sql=request.sql,
+                    params=request.params,
+                    views=plan.views,
+                    row_limit=request.row_limit,
+                    max_bytes=plane.policy.result_bytes,
+                )
+            )
+        metrics.query_scanned_files.observe(plan.files)
+        metrics.query_scanned_bytes.observe(plan.size_bytes)
+        body = _document(answer, read, plan, course)
+        course.row_count, course.size_bytes = answer.row_count, len(body)
+        return QueryResult(
+            body=body, snapshot_id=read.snapshot_id, visible_token=read.visible_token, row_count=answer.row_count
+        )
+
+
+@contextmanager
+def _observed(request: QueryRequest, asker: Asker, audit: AuditLog, now: datetime) -> Iterator[_Course]:
+    course = _Course()
+    try:
+        yield course
+        course.outcome = OK
+    except ConsistencyTimeout:
+        course.outcome = ConsistencyTimeout.code
+        metrics.consistency_timeouts.labels(waiter="query").inc()
+        raise
+    except DuckMeshError as exc:
+        course.outcome = exc.code
+        raise
+    finally:
+        metrics.query_requests.labels(outcome=course.outcome).inc()
+        metrics.query_latency.observe(course.milliseconds)
+        audit.record(
+            AuditEntry(
+                tenant_id=asker.tenant_id,
+                key_id=asker.key_id,
+                snapshot_id=course.snapshot_id,
+                sql_hash=hashlib.sha256(request.sql.encode()).hexdigest(),
+                outcome=course.outcome,
+                duration_ms=round(course.milliseconds, 3),
+                row_count=course.row_count,
+                size_bytes=course.size_bytes,
+                at=now,
+            )
+        )
+
+
+def _settle(request: QueryRequest, tenant_id: str, names: frozenset[str], barrier: Barrier, course: _Course) -> ReadSet:
+    """What the statement reads, in the snapshot that was asked for, with every write that the token covers."""
+    snapshot_id, token = request.snapshot_id, request.min_visibility_token
+    if request.snapshot_time is not None:
+        snapshot_id = resolve(tenant_id=tenant_id, snapshot_time=request.snapshot_time).snapshot_id
+    read = _read(tenant_id, names, snapshot_id, token)
+    if token is None or token <= read.visible_token:
+        planner.check(read, names=names)
+        return read
+    if read.issued_token is not None and token > read.issued_token:
+        raise VisibilityTokenInvalid(
+            f"No write was ever acknowledged with the token {token}.",
+            min_visibility_token=token,
+            latest_issued_token=read.issued_token,
+        )
+    if snapshot_id is not None:
+        raise TokenScopeMismatch(
+            f"The snapshot {snapshot_id} reaches to the token {read.visible_token}, not to {token}.",
+            snapshot_id=snapshot_id,
+            min_visibility_token=token,
+            snapshot_visibility_token=read.visible_token,
+        )
+    planner.check(read, names=names)  # what is wrong now needs no waiting for
+    began = time.perf_counter()
+    try:
+        barrier.wait(tenant_id=tenant_id, token=token, timeout=request.consistency_timeout_ms / 1_000)
+    finally:
+        course.barrier_seconds = time.perf_counter() - began
+    read = _read(tenant_id, names, None, token)
+    planner.check(read, names=names)
+    if read.visible_token < token:
+        raise Unavailable("The catalog's history has changed meanwhile; try again.", retry_after=1)
+    return read
+
+
+def _read(tenant_id: str, names: frozenset[str], snapshot_id: int | None, token: int | None) -> ReadSet:
+    read = read_set(tenant_id=tenant_id, names=names, snapshot_id=snapshot_id, token=token)
+    if read is None:
+        resolve(tenant_id=tenant_id, snapshot_id=snapshot_id)  # says why
+        raise Unavailable("The snapshot was being changed; try again.", retry_after=1)
+    return read
+
+
+def _document(answer: RunAnswer, read: ReadSet, plan: planner.Plan, course: _Course) -> bytes:
+    try:
+        columns = column_names(answer.arrow)
+        rows = list(json_rows(answer.arrow, column_types=answer.column_types))
+    except (pa.ArrowException, ValueError) as exc:
+        # The runner ran a tenant's statement: what it says is not believed beyond this point.
+        raise RunnersUnavailable("The query's runner failed; try again.", retry_after=1) from exc
+    end = msgspec.json.encode(
+        {
+            "snapshot_id": read.snapshot_id,
+            "snapshot_time": rfc3339(read.snapshot_time),
+            "max_visibility_token": read.visible_token,
+            "truncated": answer.truncated,
+            "stats": {
+                "duration_ms": round(course.milliseconds, 3),
+                "queue_ms": round(answer.queue_ms, 3),
+                "barrier_ms": round(course.barrier_seconds * 1_000, 3),
+                "scanned_files": plan.files,
+                "pruned_files": 0,
+                "scanned_bytes": plan.size_bytes,
+                "cache_hit_bytes": plan.hit_bytes,
+            },
+        }
+    )
+    begin = msgspec.json.encode({"columns": columns, "column_types": answer.column_types})
+    return b"".join((begin[:-1], b',"rows":[', b",".join(rows), b"],", end[1:]))

@@ -9,7 +9,7 @@ from django.conf import settings
 from ingest.doorbell import Doorbell
 from ingest.tasks import flush_policy, ring
 from query.service import QueryPlane
-from query.setup import build
+from query.setup import build, close
 from storage.factory import StoreSettings, open_store
 from storage.store import ObjectStore
 
@@ -42,3 +42,11 @@ def _held() -> Held:
 def object_store() -> ObjectStore:
     """The store that readiness asks."""
     return open_store(StoreSettings.of(settings.DUCKMESH))
+
+
+def release() -> None:
+    """What was held has ended, with its threads and connections; the next request makes it anew."""
+    with _making:
+        if _held.cache_info().currsize:
+            close(_held().query)
+            _held.cache_clear()

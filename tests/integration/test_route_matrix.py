@@ -1,6 +1,7 @@
 """Who may call what: every route against the checked-in matrix in tests/data/route_matrix.json."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,21 @@ from django.urls import URLPattern
 from api.views.base import Endpoint
 from catalog.definition import parse_definition
 from catalog.tables import create_table
-from catalog.tenants import create_tenant
 from duckmesh.urls import urlpatterns
+from tests.factories import make_tenant
 from tests.http import ALL_ROLES, bearer, make_key, problem_of
+from tests.serving import serving
 
 MATRIX: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[1] / "data" / "route_matrix.json").read_text("utf-8")
 )["routes"]
 CALLERS = ("no_key", *ALL_ROLES, "other_tenant")
+
+
+@pytest.fixture
+def _serving() -> Iterator[None]:
+    with serving():
+        yield
 
 
 def declared_routes() -> set[str]:
@@ -50,17 +58,17 @@ def test_every_view_is_one_of_ours_and_declares_who_may_use_it() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("_serving")
 @pytest.mark.parametrize("row", MATRIX, ids=lambda row: row["route"])
 def test_the_matrix_holds(row: dict[str, Any]) -> None:
     definition = {"table_name": "t", "schema_json": {"columns": [{"name": "a", "type": "int64"}]}}
     method, _, address = row["route"].partition(" ")
-    for tenant_id in ("acme", "other"):
-        create_tenant(tenant_id=tenant_id)
+    owner, other = make_tenant("owner"), make_tenant("other")
     outcomes = {}
     for caller in CALLERS:
-        tenant_id = "other" if caller == "other_tenant" else "acme"
+        tenant_id = other if caller == "other_tenant" else owner
         name = f"t_{caller}"
-        create_table(tenant_id="acme", definition=parse_definition({**definition, "table_name": name}), actor="test")
+        create_table(tenant_id=owner, definition=parse_definition({**definition, "table_name": name}), actor="test")
         roles = ALL_ROLES if caller == "other_tenant" else (caller,)
         headers = {} if caller == "no_key" else bearer(make_key(tenant_id, *roles))
         body = json.dumps(row["body"]) if "body" in row else ""
@@ -73,6 +81,6 @@ def test_the_matrix_holds(row: dict[str, Any]) -> None:
         if response.status_code == 403:
             problem_of(response, 403, "FORBIDDEN")
         if caller == "other_tenant":
-            assert b"acme" not in response.getvalue()
+            assert owner.encode() not in response.getvalue()
             assert b"t_ingest_writer" not in response.getvalue()
     assert outcomes == row["expect"]

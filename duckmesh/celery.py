@@ -2,8 +2,9 @@
 
 import os
 
-from celery import Celery
+from celery import Celery, signals
 from django.conf import settings
+from django.db import close_old_connections
 from kombu import Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "duckmesh.settings")
@@ -39,6 +40,14 @@ app.conf.update(
         # A sweep message that nobody took within its second is worthless: it expires.
         "sweep": {"task": "ingest.tasks.sweep", "schedule": 1.0, "options": {"expires": 1.0}},
     },
+    # Celery would open a connection to PostgreSQL for every task, and its handshake costs more than most tasks.
+    CELERY_DB_REUSE_MAX=100_000,
     beat_schedule_filename=str(_config.home / "celerybeat-schedule"),
 )
 app.autodiscover_tasks(["ingest", "maintenance"])
+
+
+@signals.task_prerun.connect
+def _forget_broken_connections(**_: object) -> None:
+    """A task does not begin on a connection that broke under the one before."""
+    close_old_connections()

@@ -18,19 +18,13 @@ from pathlib import Path
 from typing import Protocol
 
 from catalog.readset import ReadFile
-from duckmesh.kernel.errors import Corrupt, Unavailable
+from duckmesh.kernel.errors import Unavailable
 from query.errors import QueryResourcesExceeded
-from storage.errors import ObjectNotFound
+from storage.errors import DataFileCorrupt, ObjectNotFound
 from storage.store import ObjectStore
 
 FETCHERS = 8
 ABANDONED_AFTER = 3_600.0
-
-
-class DataFileDamaged(Corrupt):
-    """An object does not hold the bytes that the catalog recorded."""
-
-    code = "DATA_FILE_DAMAGED"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +111,10 @@ class FileCache:
         try:
             self._store.fetch(file.path, partial)
         except ObjectNotFound as exc:
-            raise DataFileDamaged("A data file is missing from the object store.", path=file.path) from exc
+            raise DataFileCorrupt("A data file is missing from the object store.", path=file.path) from exc
         try:
             if partial.stat().st_size != file.size_bytes or _sha256(partial) != file.sha256:
-                raise DataFileDamaged("A data file does not hold the bytes that were written.", path=file.path)
+                raise DataFileCorrupt("A data file does not hold the bytes that were written.", path=file.path)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

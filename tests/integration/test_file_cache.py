@@ -10,8 +10,9 @@ import pytest
 
 from catalog.readset import ReadFile
 from duckmesh.kernel.errors import Unavailable
-from query.cache import DataFileDamaged, FileSource, InPlace, file_source
+from query.cache import FileSource, InPlace, file_source
 from query.errors import QueryResourcesExceeded
+from storage.errors import DataFileCorrupt
 from storage.local import LocalStore
 from tests.together import together
 
@@ -85,7 +86,7 @@ def test_damaged_or_missing_object_never_enters_the_cache(
     longer = ReadFile(path=good.path, row_count=1, size_bytes=99, sha256=good.sha256, schema_version=1)
     other = ReadFile(path=good.path, row_count=1, size_bytes=100, sha256="1" * 64, schema_version=1)
     for bad in (missing, longer, other):
-        with pytest.raises(DataFileDamaged):
+        with pytest.raises(DataFileCorrupt):
             cache(1_000).bring(tenant_id="acme", files=[bad])
     assert list((tmp_path / "cache").rglob("*.parquet")) == []
     assert left_overs(tmp_path) == []

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable
 
 import structlog
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
@@ -24,15 +25,24 @@ class RequestContext:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        given = request.META.get("HTTP_X_REQUEST_ID", "")
-        request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16)
         trace = _TRACEPARENT.fullmatch(request.META.get("HTTP_TRACEPARENT", ""))
         trace_id = trace[1] if trace else secrets.token_hex(16)
+        given = request.META.get("HTTP_X_REQUEST_ID", "")
+        request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16) if trace else trace_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
-        response = self.get_response(request)
+        response = self._respond(request)
         response["X-Request-ID"] = request_id
+        if isinstance(response, HttpResponse) and "Content-Length" not in response:
+            response["Content-Length"] = str(len(response.content))
         return response
+
+    def _respond(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            request.get_host()
+        except DisallowedHost as exc:
+            return problems.answer(exc, request)
+        return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Views outside the API (the admin) may fail too: the same shape, the same silence about details."""

@@ -7,7 +7,7 @@ surrogates, bytes that are not UTF-8, and nesting that only a parser's stack wou
 import json
 import math
 import re
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from django.http import HttpRequest
 from rest_framework.parsers import BaseParser
@@ -20,6 +20,7 @@ CONTROL_BODY_BYTES = 2**20
 MAX_DEPTH = 100
 
 _CHUNK = 2**16
+_DISCARDED = 2**28
 # Strings are skipped whole. The possessive quantifier and the open end keep this linear on any input.
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 
@@ -47,21 +48,27 @@ def require_media_type(request: HttpRequest, *accepted: str) -> str:
     return given
 
 
+class _Source(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
 def read_body(request: HttpRequest, *, limit: int) -> bytes:
     """The whole body, or `PayloadTooLarge` without holding more than `limit` bytes of it."""
-    if _declared_length(request) > limit:
-        raise _too_large(limit)
-    chunks: list[bytes] = []
-    size = 0
     # Django takes a body without Content-Length for empty; a chunked one ends where the server says that it ends.
     chunked = "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
-    source = request.META["wsgi.input"] if chunked else request
-    while chunk := source.read(_CHUNK):
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    source: _Source = request.META["wsgi.input"] if chunked else request
+    chunks: list[bytes] = []
+    left = limit
+    if _declared_length(request) <= limit:
+        while chunk := source.read(_CHUNK):
+            left -= len(chunk)
+            if left < 0:
+                break
+            chunks.append(chunk)
+        else:
+            return b"".join(chunks)
+    _discard(source)
+    raise PayloadTooLarge(f"The body is larger than {limit} bytes.", limit_bytes=limit)
 
 
 def _declared_length(request: HttpRequest) -> int:
@@ -69,8 +76,11 @@ def _declared_length(request: HttpRequest) -> int:
     return int(text) if text.isdecimal() and len(text) < 20 else 0
 
 
-def _too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The body is larger than {limit} bytes.", limit_bytes=limit)
+def _discard(source: _Source) -> None:
+    """Most senders read the answer only when they have sent all: what is closed on them sooner, they never see."""
+    left = _DISCARDED
+    while left > 0 and (chunk := source.read(_CHUNK)):
+        left -= len(chunk)
 
 
 def parse_object(body: bytes) -> dict[str, JSON]:

@@ -249,3 +249,15 @@ def test_the_trace_of_the_caller_is_continued(client: Client) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     response = client.get("/nowhere", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
     assert problem_of(response, 404, "NOT_FOUND")["trace_id"] == trace
+
+
+def test_a_host_that_is_not_ours_is_refused(client: Client) -> None:
+    for host in ("evil.example", "127.0.0.1.evil.example", "a b"):
+        problem_of(client.get("/v1/health", headers={"Host": host}), 400, "INVALID_REQUEST")
+    assert client.get("/v1/health", headers={"Host": "127.0.0.1:8080"}).status_code == 200
+
+
+def test_answers_say_how_long_they_are(client: Client) -> None:
+    for address in ("/v1/health", "/v1/openapi.json", "/nowhere", "/admin/login/"):
+        response = client.get(address)
+        assert int(response["Content-Length"]) == len(response.content)

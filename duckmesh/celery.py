@@ -6,6 +6,8 @@ from celery import Celery, signals
 from django.conf import settings
 from django.db import close_old_connections
 from kombu import Queue
+from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "duckmesh.settings")
 
@@ -51,3 +53,16 @@ app.autodiscover_tasks(["ingest", "maintenance"])
 def _forget_broken_connections(**_: object) -> None:
     """A task does not begin on a connection that broke under the one before."""
     close_old_connections()
+
+
+@signals.worker_ready.connect
+@signals.beat_init.connect
+def _show_metrics(**_: object) -> None:
+    """The service's metrics are on its own port; those of a worker's processes come together in their directory."""
+    if not _config.worker_metrics_port:
+        return
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    start_http_server(_config.worker_metrics_port, addr="127.0.0.1", registry=registry)

@@ -22,12 +22,6 @@ class IdempotencyConflict(Conflict):
     code = "IDEMPOTENCY_CONFLICT"
 
 
-class IngestFailed(Conflict):
-    """An accepted write at or before the token could not be made visible; an operator must replay or discard it."""
-
-    code = "INGEST_FAILED"
-
-
 class Backpressure(LimitExceeded):
     """Too much is accepted and not yet visible; wait, then send again."""
 

@@ -78,21 +78,21 @@ def _by_id(tenant_id: str, snapshot_id: int) -> SnapshotInfo:
 
 @transaction.atomic
 def _at_time(tenant_id: str, instant: datetime) -> SnapshotInfo:
-    context = {"snapshot_time": rfc3339(instant)}
+    shown = rfc3339(instant)
     # A publication takes its time before it commits: behind this lock none is under way, so the answer to a time
     # that has passed never changes.
     TenantCatalog.objects.select_for_update(of=("self",), no_key=True).get(tenant_id=tenant_id)
     with connection.cursor() as cursor:
         cursor.execute("SELECT %s > clock_timestamp()", [instant])
         if cursor.fetchone()[0]:
-            raise Invalid("snapshot_time lies in the future.", **context)
+            raise Invalid("snapshot_time lies in the future.", snapshot_time=shown)
     row = Snapshot.objects.filter(tenant_id=tenant_id, snapshot_time__lte=instant).order_by("-snapshot_time").first()
     if row is None:
         if instant < Tenant.objects.get(tenant_id=tenant_id).created_at:
-            raise SnapshotNotFound("There was no snapshot at that time.", **context)
-        raise SnapshotExpired("The snapshot of that time has expired.", **context)
+            raise SnapshotNotFound("There was no snapshot at that time.", snapshot_time=shown)
+        raise SnapshotExpired("The snapshot of that time has expired.", snapshot_time=shown)
     if row.valid_until is not None and instant >= row.valid_until:
-        raise SnapshotExpired("The snapshot of that time has expired.", **context)
+        raise SnapshotExpired("The snapshot of that time has expired.", snapshot_time=shown)
     return SnapshotInfo.of(row)
 
 

@@ -5,13 +5,18 @@ from datetime import timedelta
 
 import pytest
 from django.db import IntegrityError, transaction
-from django.test import Client
+from django.test import Client, override_settings
+from django.urls import path
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from api.keys import CACHE_FOR, authenticate, create_api_key, revoke_api_key
 from api.models import ApiKey
+from api.views.base import Endpoint
 from catalog.errors import TenantNotFound
 from catalog.models import Tenant
 from catalog.tenants import create_tenant, resume_tenant, suspend_tenant
+from duckmesh import urls
 from duckmesh.kernel import clock
 from duckmesh.kernel.errors import Invalid
 from tests.http import bearer, make_key, problem_of
@@ -158,3 +163,19 @@ def test_a_role_is_not_implied_by_another(tenant: Tenant, client: Client) -> Non
         response = client.delete("/v1/tables/t", headers=bearer(make_key("acme", role)))
         problem = problem_of(response, 403, "FORBIDDEN")
         assert problem["context"] == {"roles": ["table_admin"]}
+
+
+class _Undeclared(Endpoint):
+    def get(self, _request: Request) -> Response:
+        return Response({})
+
+
+class _Routes:
+    urlpatterns = [path("undeclared", _Undeclared.as_view()), *urls.urlpatterns]
+    handler404 = urls.handler404
+
+
+def test_a_view_that_declares_nothing_is_refused_to_every_key(tenant: Tenant, client: Client) -> None:
+    with override_settings(ROOT_URLCONF=_Routes):
+        problem_of(client.get("/undeclared"), 401, "UNAUTHENTICATED")
+        problem_of(client.get("/undeclared", headers=bearer(make_key("acme"))), 403, "FORBIDDEN")

@@ -1,0 +1,112 @@
+"""The API as a real server with two processes: bodies on the wire, keys that end, and metrics of the whole instance."""
+
+import http.client
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.stack import Stack
+
+COLUMNS = {"columns": [{"name": "a", "type": "int64"}]}
+RECORDS = json.dumps({"records": [{"payload": {"a": 1}}]}).encode()
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    settings = {"DUCKMESH_API_PROCESSES": "2", "DUCKMESH_MAX_BODY_BYTES": "1MiB"}
+    with Stack(programs=("runners", "api"), settings=settings) as stack:
+        table = json.dumps({"table_name": "t", "schema_json": COLUMNS}).encode()
+        assert call(stack, "POST", "/v1/tables", table).status == 201
+        yield stack
+
+
+class Answer:
+    """What came back."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status, self.headers, self.body = response.status, response.headers, response.read()
+
+
+def call(
+    stack: Stack,
+    method: str,
+    path: str,
+    body: bytes | Iterable[bytes] | None = None,
+    *,
+    key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """One request over a connection of its own, so that any of the processes may answer."""
+    sent = {"Authorization": f"Bearer {key or stack.key}", "Content-Type": "application/json", **(headers or {})}
+    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=30)
+    try:
+        connection.request(method, path, body, sent, encode_chunked=not isinstance(body, bytes | None))
+        return Answer(connection.getresponse())
+    finally:
+        connection.close()
+
+
+def counted(stack: Stack) -> float:
+    """Accepted ingest requests, as the page of whichever process answers shows them."""
+    page = call(stack, "GET", "/v1/metrics").body.decode()
+    return next(
+        sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name == "duckmesh_ingest_requests_total" and sample.labels == {"outcome": "accepted"}
+    )
+
+
+def test_a_body_without_a_length_is_read_to_its_end(stack: Stack) -> None:
+    pieces = [RECORDS[:10], RECORDS[10:]]
+    answer = call(stack, "POST", "/v1/ingest/t", pieces, headers={"Transfer-Encoding": "chunked"})
+    assert (answer.status, json.loads(answer.body)["accepted_count"]) == (200, 1)
+
+
+def test_who_sends_too_much_reads_why(stack: Stack) -> None:
+    declared = call(stack, "POST", "/v1/ingest/t", RECORDS.ljust(8 * 2**20))
+    streamed = (b" " * 2**16 for _ in range(128))
+    chunked = call(stack, "POST", "/v1/ingest/t", streamed, headers={"Transfer-Encoding": "chunked"})
+    for answer in (declared, chunked):
+        assert (answer.status, json.loads(answer.body)["error_code"]) == (413, "PAYLOAD_TOO_LARGE")
+    assert call(stack, "POST", "/v1/ingest/t", RECORDS.ljust(2**20)).status == 200
+
+
+def test_a_head_request_gets_the_length_and_no_body(stack: Stack) -> None:
+    full, head = call(stack, "GET", "/v1/health"), call(stack, "HEAD", "/v1/health")
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["Content-Length"] == full.headers["Content-Length"] == str(len(full.body))
+    assert head.headers["X-Request-ID"]
+
+
+def test_any_process_tells_the_metrics_of_all(stack: Stack) -> None:
+    before = counted(stack)
+    for _ in range(40):
+        assert call(stack, "POST", "/v1/ingest/t", RECORDS).status == 200
+    assert [counted(stack) - before for _ in range(10)] == [40] * 10
+
+
+def test_a_key_that_is_revoked_elsewhere_ends_within_a_second_in_every_process(stack: Stack) -> None:
+    made = stack.manage("create_api_key", stack.tenant, "--role", "table_admin", "--json")
+    created = json.loads(made.stdout)
+    for _ in range(20):
+        assert call(stack, "GET", "/v1/tables", key=created["api_key"]).status == 200
+    revoked = stack.manage("revoke_api_key", created["key_id"], "--json")
+    assert (revoked.returncode, json.loads(revoked.stdout)["revoked"]) == (0, True)
+    time.sleep(1)
+    assert {call(stack, "GET", "/v1/tables", key=created["api_key"]).status for _ in range(20)} == {401}
+
+
+def test_commands_write_one_document_and_nothing_else(stack: Stack) -> None:
+    for arguments, status in (
+        (("lag", stack.tenant), 0),
+        (("requeue_expired",), 0),
+        (("create_tenant", stack.tenant), 1),
+    ):
+        run = stack.manage(*arguments, "--json")
+        assert run.returncode == status, run.stderr
+        assert isinstance(json.loads(run.stdout), dict)
+        assert run.stdout.count("\n") == 1

@@ -85,7 +85,8 @@ WITH ended AS (
 SELECT count(*) FROM ended
 """
 
-# Nothing is inserted while the tenant has a live claim: the partial unique index decides between two claimants.
+# Nothing is inserted while the tenant has a live claim: the partial unique index decides between two claimants. Looking
+# first keeps a claimant from waiting for a publication under way, whose worker may have been stopped in the middle.
 _CLAIM = """
 INSERT INTO ingest_claim_batch (tenant_id, consumer_id, epoch, lease_until, state, envelope_limit)
 SELECT %(tenant)s, %(consumer)s, coalesce(last.epoch, 0) + 1,
@@ -94,6 +95,7 @@ SELECT %(tenant)s, %(consumer)s, coalesce(last.epoch, 0) + 1,
   FROM (SELECT 1) one
   LEFT JOIN LATERAL (SELECT epoch, envelope_limit FROM ingest_claim_batch WHERE tenant_id = %(tenant)s
                       ORDER BY epoch DESC LIMIT 1) last ON true
+ WHERE NOT EXISTS (SELECT 1 FROM ingest_claim_batch WHERE tenant_id = %(tenant)s AND state = 'claimed')
 ON CONFLICT DO NOTHING
 RETURNING batch_id, epoch, envelope_limit
 """
@@ -170,6 +172,10 @@ UPDATE ingest_claim_batch
 """
 _HOLD = f"SELECT 1 FROM ingest_claim_batch WHERE {_HELD} FOR UPDATE"
 
+# A worker that is stopped in the transaction that holds its claim also holds the tenant's head. Beyond this time the
+# database ends the session, so that others go on; the worker finds its connection gone and nothing done.
+_IDLE_LIMIT = "SET LOCAL idle_in_transaction_session_timeout = '5s'"
+
 
 def _held(claim: Claim) -> dict[str, Any]:
     return {"batch": claim.batch_id, "epoch": claim.epoch}
@@ -199,6 +205,7 @@ def hold(claim: Claim) -> None:
     The first statement of the transaction that publishes: the claim is the first lock in the order.
     """
     with connection.cursor() as cursor:
+        cursor.execute(_IDLE_LIMIT)
         cursor.execute(_HOLD, _held(claim))
         if cursor.fetchone() is None:
             raise _lost(claim)

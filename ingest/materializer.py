@@ -22,7 +22,7 @@ from catalog.snapshots import SnapshotInfo
 from catalog.tables import TableInfo, live_tables
 from duckmesh.kernel import metrics
 from duckmesh.kernel.clock import now
-from duckmesh.kernel.errors import OutcomeUnknown, Unavailable
+from duckmesh.kernel.errors import Denied, OutcomeUnknown, Unavailable
 from duckmesh.kernel.failpoints import failpoint
 from ingest import bus
 from ingest.backlog import FlushPolicy, is_due
@@ -39,6 +39,9 @@ _ACTOR = "materializer"
 _POLL = 0.005
 _FIELD_ID = b"PARQUET:field_id"
 
+# The store, the database or this machine failed: no envelope is to blame, however often it happens.
+_NOT_THE_ENVELOPES = (Unavailable, OutcomeUnknown, Denied, OperationalError, InterfaceError, OSError)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaterializePolicy:
@@ -54,7 +57,7 @@ def materialize_tenant(
 ) -> int:
     """The tenant's due writes are visible, or its claim is somebody else's, or the monotonic time `until` has come.
 
-    While the token `wanted` is not visible, pending writes are due at once. Returns how many snapshots were published.
+    While the token `wanted` is not visible, pending writes are due at once. Returns how many claims came to something.
     What fails is given back: for the store's or the database's sake uncounted, else by `bus.nack`.
     """
     published = 0
@@ -88,7 +91,7 @@ def _attempt(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
         metrics.claim_retries.labels("lease_lost").inc()
         log.warning("lease_lost", tenant_id=claim.tenant_id, batch_id=claim.batch_id)
         return True
-    except (Unavailable, OutcomeUnknown, OperationalError, InterfaceError) as exc:
+    except _NOT_THE_ENVELOPES as exc:
         metrics.claim_retries.labels("unavailable").inc()
         metrics.snapshot_publish_failures.labels("unavailable").inc()
         log.warning("publish_postponed", tenant_id=claim.tenant_id, error=type(exc).__name__)
@@ -98,8 +101,7 @@ def _attempt(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
         metrics.claim_retries.labels("failed").inc()
         metrics.snapshot_publish_failures.labels("failed").inc()
         log.warning("publish_failed", tenant_id=claim.tenant_id, envelopes=len(claim.envelopes), error=repr(exc)[:300])
-        bus.nack(claim, error=type(exc).__name__, reason=str(exc)[:500], max_attempts=policy.claim.max_attempts)
-        return alone is None
+        return _set_aside(claim, exc, max_attempts=policy.claim.max_attempts)
     failpoint("materialize.after_commit")
     metrics.commit_batch_latency.observe((time.monotonic() - started) * 1000)
     for envelope in claim.envelopes:
@@ -113,6 +115,16 @@ def _attempt(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
         watermark=snapshot.visible_token,
     )
     return True
+
+
+def _set_aside(claim: Claim, exc: Exception, *, max_attempts: int) -> bool:
+    """Whether the claim was bisected, so that it is worth going on at once."""
+    try:
+        bus.nack(claim, error=type(exc).__name__, reason=str(exc)[:500], max_attempts=max_attempts)
+    except (OperationalError, InterfaceError, LeaseLost):
+        log.warning("nack_failed", tenant_id=claim.tenant_id, batch_id=claim.batch_id)
+        return False
+    return len(claim.envelopes) > 1
 
 
 def _give_back(claim: Claim) -> None:

@@ -8,6 +8,7 @@ from query.errors import QueryForbidden, QueryInvalid, QueryResourcesExceeded, R
 from query.request import Params
 
 MAX_MESSAGE = 1_000
+TOO_DEEP = "The statement is nested too deeply."
 MAX_PARAM_DEPTH = 16
 
 _KIND = re.compile(r"(?:[A-Z]\w*Error: )?(?:Invalid: )?([A-Za-z ]{2,40}?) Error: ")
@@ -44,10 +45,17 @@ BROKEN = Failure(
 )
 
 
+def too_deep(text: str) -> bool:
+    """DuckDB's parser gave up on the nesting of the statement."""
+    return text.lower().removeprefix("parser error: ").startswith(("max expression depth", "memory exhausted"))
+
+
 def failure_of(text: str, *, sql: str, tenant_dir: str) -> Failure:
     """What DuckDB's error `text` means for the caller of `sql`."""
     if "arrow_large_buffer_size" in text:
         return TOO_LARGE
+    if too_deep(text):
+        return Failure(code=QueryInvalid.code, message=TOO_DEEP)
     kind = _KIND.match(text)
     match kind[1].lower() if kind else "":
         case "out of memory":

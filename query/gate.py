@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from query.errors import QueryForbidden, QueryInvalid, error_of
+from query.failures import TOO_DEEP, too_deep
 
 FUNCTIONS_FILE = Path(__file__).with_name("functions.txt")
 TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
@@ -80,7 +81,7 @@ def _single_select(serialised: str) -> dict[str, Json]:
     try:
         document = json.loads(serialised)
     except RecursionError:
-        raise _RefusedError("The statement is nested too deeply.", QueryInvalid.code) from None
+        raise _RefusedError(TOO_DEEP, QueryInvalid.code) from None
     if document.get("error"):
         raise _unserialisable(document)
     statements = document["statements"]
@@ -94,6 +95,8 @@ def _single_select(serialised: str) -> dict[str, Json]:
 
 def _unserialisable(document: dict[str, Json]) -> _RefusedError:
     message = str(document.get("error_message", ""))
+    if too_deep(message):
+        return _RefusedError(TOO_DEEP, QueryInvalid.code)
     if document.get("error_type") == "parser" and message != "A CTE needs a SELECT":
         place = document.get("position")
         where = f" (at character {int(place) + 1})" if isinstance(place, str) and place.isdigit() else ""
@@ -157,7 +160,7 @@ def _children(node: dict[str, Json], scope: Scope) -> Iterator[tuple[Json, Scope
 def _check_node(node: dict[str, Json]) -> None:
     kind, expression = node.get("type"), node.get("class")
     if expression is not None:
-        if expression not in _EXPRESSIONS:
+        if str(expression) not in _EXPRESSIONS:
             raise _RefusedError(f"This kind of expression is not allowed: {_words(expression)}.")
     elif isinstance(kind, str) and kind not in _NODES and not kind.endswith("_TYPE_INFO"):
         if kind == "SHOW_REF":

@@ -112,6 +112,14 @@ class Keeper:
                 waiter.ready.set()
 
     def _runner_for(self, tenant: Tenant) -> Runner | None:
+        """A runner that may be used now, the tenant's own or a spare; those that died while resting are passed over."""
+        while (runner := self._next_for(tenant)) is not None:
+            if runner.silent():
+                return runner
+            self._bury(runner)
+        return None
+
+    def _next_for(self, tenant: Tenant) -> Runner | None:
         for runner in reversed(self._idle):
             if runner.tenant == tenant:
                 self._idle.remove(runner)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import threading
@@ -24,6 +25,12 @@ class Runner:
         self.status: int | None = None
         self.ended = threading.Event()
         self._pidfd, self._link = pidfd, link
+
+    def silent(self) -> bool:
+        """It says nothing unasked: it has neither died nor written an answer ahead of its question."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return not poll.poll(0)
 
     def kill(self) -> None:
         """The process is dying and nothing of it is left in this one."""

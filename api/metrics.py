@@ -4,14 +4,12 @@ The catalog's gauges are read from PostgreSQL, so they are true with every worke
 totals over the tenants: the page needs no key.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from django.db import DatabaseError, InterfaceError, connection, transaction
-from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -55,8 +53,6 @@ GAUGES = {
 CATALOG_UP = "duckmesh_catalog_up"
 CATALOG_UP_HELP = "1 if the catalog answered this scrape; at 0 the gauges read from it are absent."
 
-_MultiProcess: Any = multiprocess.MultiProcessCollector  # the library has no types for it
-
 log = structlog.get_logger(__name__)
 
 
@@ -94,13 +90,9 @@ def _read_lags() -> list[Lag]:
 
 def page(*, tenant_labels: bool) -> bytes:
     """The metrics of every process of this instance, and the catalog's gauges, in Prometheus' text format."""
-    counted = REGISTRY
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        counted = CollectorRegistry()
-        _MultiProcess(counted)
     catalog = CollectorRegistry()
     catalog.register(CatalogCollector(tenant_labels=tenant_labels))
-    return generate_latest(counted) + generate_latest(catalog)
+    return generate_latest(kernel.service_registry()) + generate_latest(catalog)
 
 
 INGEST_OUTCOMES = (

@@ -6,8 +6,9 @@ from celery import Celery, signals
 from django.conf import settings
 from django.db import close_old_connections
 from kombu import Queue
-from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import start_http_server
+
+from duckmesh.kernel.metrics import service_registry
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "duckmesh.settings")
 
@@ -59,10 +60,5 @@ def _forget_broken_connections(**_: object) -> None:
 @signals.beat_init.connect
 def _show_metrics(**_: object) -> None:
     """The service's metrics are on its own port; those of a worker's processes come together in their directory."""
-    if not _config.worker_metrics_port:
-        return
-    registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)
-    start_http_server(_config.worker_metrics_port, addr="127.0.0.1", registry=registry)
+    if _config.worker_metrics_port:
+        start_http_server(_config.worker_metrics_port, addr="127.0.0.1", registry=service_registry())

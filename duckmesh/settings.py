@@ -104,7 +104,7 @@ REST_FRAMEWORK = {
 
 SPECTACULAR_SETTINGS = {
     "TITLE": "DuckMesh",
-    "DESCRIPTION": "Analytics ingestion and query plane: durable writes with visibility tokens, SQL on immutable snapshots.",
+    "DESCRIPTION": "Analytics ingestion and query plane: durable writes with visibility tokens, SQL on snapshots.",
     "VERSION": "0.1.0",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,

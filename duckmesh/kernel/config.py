@@ -63,14 +63,20 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    home: Path = Field(ROOT / ".duckmesh", description="Directory of all state of the embedded stack, the caches and the logs.")
+    home: Path = Field(
+        ROOT / ".duckmesh", description="Directory of all state of the embedded stack, the caches and the logs."
+    )
     port: Port = Field(8080, description="Port of the API on 127.0.0.1 (`make up`, `make demo`).")
     secret_key: str = Field(
         "", description="Key of the API keys' hashes and of the admin's sessions. `make up` makes one and keeps it."
     )
-    allowed_hosts: str = Field("127.0.0.1,localhost,[::1]", description="Host names the API answers to, separated by commas.")
+    allowed_hosts: str = Field(
+        "127.0.0.1,localhost,[::1]", description="Host names the API answers to, separated by commas."
+    )
     debug: bool = Field(False, description="Django's debug mode. Never outside a developer's machine.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log line that is written.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe log line that is written."
+    )
     log_json: bool = Field(True, description="Log lines as JSON objects; otherwise for reading on a terminal.")
     failpoints: str = Field("", description="Faults for tests, `name=action,…`; see duckmesh/kernel/failpoints.py.")
 
@@ -83,7 +89,8 @@ class Config(BaseModel):
         "redis://127.0.0.1:6379/0", description="Redis or Valkey, the broker. Set, it replaces the embedded server."
     )
     object_store_url: Annotated[str, _url("file", "s3")] | None = Field(
-        None, description="Where data files live: `file:///path` or `s3://bucket/prefix`. Default: `objects` in the home."
+        None,
+        description="Where data files live: `file:///path` or `s3://bucket/prefix`. Default: `objects` in the home.",
     )
     s3_endpoint: str | None = Field(None, description="Host and port of the S3 service, such as `127.0.0.1:9000`.")
     s3_region: str = Field("us-east-1", description="Region of the bucket.")
@@ -93,27 +100,47 @@ class Config(BaseModel):
     s3_autocreate_bucket: bool = Field(False, description="Create the bucket if it does not exist.")
     flower_port: Port = Field(5555, description="Port of Flower on 127.0.0.1 (embedded stack).")
     runner_socket: Path | None = Field(
-        None, description="Unix socket of the process that forks the sealed query runners. Default: chosen from the home."
+        None,
+        description="Unix socket of the process that forks the sealed query runners. Default: chosen from the home.",
     )
     prometheus_multiproc_dir: Path | None = Field(
-        None, description="Directory where the processes of one service share their metrics. Default: `metrics` in the home."
+        None,
+        description="Directory where the processes of one service share their metrics. Default: `metrics` in the home.",
     )
 
     # Ingest
-    idempotency_window: Duration = Field(timedelta(days=7), description="How long a record's or a request's key is remembered.")
+    idempotency_window: Duration = Field(
+        timedelta(days=7), description="How long a record's or a request's key is remembered."
+    )
     max_body_bytes: Size = Field(64 * 2**20, description="Largest request body, after decompression; beyond it 413.")
     max_records_per_request: Count = Field(100_000, description="Most records in one JSON request.")
-    max_pending_records: Count = Field(5_000_000, description="Most accepted records of a tenant that are not yet visible; beyond it 429.")
+    max_pending_records: Count = Field(
+        5_000_000, description="Most accepted records of a tenant that are not yet visible; beyond it 429."
+    )
     max_visibility_timeout: Duration = Field(timedelta(minutes=5), description="Longest wait a request may ask for.")
-    max_waiters: Count = Field(48, description="Most requests that wait for visibility in one API process; beyond it 503.")
-    flush_interval: Duration = Field(timedelta(milliseconds=500), description="Age at which pending records are written when nobody waits.")
-    flush_bytes: Size = Field(32 * 2**20, description="Pending bytes of a tenant that are written at once, whatever their age.")
+    max_waiters: Count = Field(
+        48, description="Most requests that wait for visibility in one API process; beyond it 503."
+    )
+    flush_interval: Duration = Field(
+        timedelta(milliseconds=500), description="Age at which pending records are written when nobody waits."
+    )
+    flush_bytes: Size = Field(
+        32 * 2**20, description="Pending bytes of a tenant that are written at once, whatever their age."
+    )
     claim_max_bytes: Size = Field(128 * 2**20, description="Most pending bytes that one claim takes.")
     claim_max_envelopes: Count = Field(5_000, description="Most envelopes (requests) that one claim takes.")
-    lease: Duration = Field(timedelta(seconds=60), description="How long a claim is held before another worker may take it over.")
-    max_attempts: Count = Field(5, description="How often an envelope that fails alone is tried before it is set aside as failed.")
-    attempt_limit: Duration = Field(timedelta(minutes=15), description="Longest time between writing an object and publishing it.")
-    orphan_grace: Duration = Field(timedelta(hours=24), description="Age an object without a row must reach before it may be deleted.")
+    lease: Duration = Field(
+        timedelta(seconds=60), description="How long a claim is held before another worker may take it over."
+    )
+    max_attempts: Count = Field(
+        5, description="How often an envelope that fails alone is tried before it is set aside as failed."
+    )
+    attempt_limit: Duration = Field(
+        timedelta(minutes=15), description="Longest time between writing an object and publishing it."
+    )
+    orphan_grace: Duration = Field(
+        timedelta(hours=24), description="Age an object without a row must reach before it may be deleted."
+    )
 
     # Query
     max_query_timeout: Duration = Field(timedelta(seconds=300), description="Longest `timeout_ms` a query may ask for.")
@@ -127,12 +154,17 @@ class Config(BaseModel):
     runner_max_queries: Count = Field(500, description="Queries after which a runner is replaced.")
     runner_max_age: Duration = Field(timedelta(minutes=10), description="Age at which a runner is replaced.")
     allow_unsealed_sql: bool = Field(
-        False, description="Run tenants' SQL although this system cannot seal the runner (no Landlock). For one's own machine only."
+        False,
+        description="Run tenants' SQL although this system cannot seal the runner. For one's own machine only.",
     )
 
     # Seeing
-    metrics_tenant_labels: bool = Field(False, description="Label the gauges of /v1/metrics with tenant names; the page needs no key.")
-    worker_metrics_port: int = Field(0, ge=0, le=65535, description="Port on 127.0.0.1 where a worker or beat shows its metrics; 0: none.")
+    metrics_tenant_labels: bool = Field(
+        False, description="Label the gauges of /v1/metrics with tenant names; the page needs no key."
+    )
+    worker_metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port on 127.0.0.1 where a worker or beat shows its metrics; 0: none."
+    )
 
     # Processes of the embedded stack
     api_processes: Count = Field(2, description="Processes of the API.")
@@ -146,7 +178,9 @@ class Config(BaseModel):
         if self.attempt_limit <= self.lease:
             raise ValueError("DUCKMESH_ATTEMPT_LIMIT must exceed DUCKMESH_LEASE")
         if self.max_waiters >= self.api_threads:
-            raise ValueError("DUCKMESH_MAX_WAITERS must be below DUCKMESH_API_THREADS, or waiting requests starve the others")
+            raise ValueError(
+                "DUCKMESH_MAX_WAITERS must be below DUCKMESH_API_THREADS, or waiting requests starve the others"
+            )
         return self
 
     @property
@@ -190,5 +224,5 @@ def read_env_file(path: Path) -> dict[str, str]:
         return {}
     except PermissionError as exc:
         raise ConfigError(f"{path} cannot be read by this user: {exc.strerror}") from None
-    pairs = (line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
-    return {name: value for name, value in pairs}
+    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}

@@ -4,7 +4,10 @@ Gauges that tell of the catalog (lag, tokens) are not here: `api.metrics` reads 
 so that they are true when every worker is dead.
 """
 
-from prometheus_client import Counter, Histogram
+import os
+from typing import Any
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, multiprocess
 
 _MILLISECONDS = (1, 2, 5, 10, 20, 40, 70, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 10_000)
@@ -14,22 +17,49 @@ ingest_requests = Counter("duckmesh_ingest_requests_total", "Ingest requests by 
 ingest_records = Counter("duckmesh_ingest_records_total", "Records accepted.")
 ingest_duplicates = Counter("duckmesh_ingest_duplicates_total", "Records left out because their key was known.")
 ingest_ack_latency = Histogram(
-    "duckmesh_ingest_ack_latency_ms", "Milliseconds from the request's arrival to its durable acceptance.", buckets=_MILLISECONDS
+    "duckmesh_ingest_ack_latency_ms",
+    "Milliseconds from the request's arrival to its durable acceptance.",
+    buckets=_MILLISECONDS,
 )
 write_to_visible_latency = Histogram(
-    "duckmesh_write_to_visible_latency_ms", "Milliseconds from acceptance to publication, per envelope.", buckets=_MILLISECONDS
+    "duckmesh_write_to_visible_latency_ms",
+    "Milliseconds from acceptance to publication, per envelope.",
+    buckets=_MILLISECONDS,
 )
-consistency_timeouts = Counter("duckmesh_consistency_timeout_total", "Waits for visibility that ran out, by who waited.", ["waiter"])
-doorbell_errors = Counter("duckmesh_doorbell_errors_total", "Wake-up messages that could not be sent; the sweep finds the work.")
+consistency_timeouts = Counter(
+    "duckmesh_consistency_timeout_total", "Waits for visibility that ran out, by who waited.", ["waiter"]
+)
+doorbell_errors = Counter(
+    "duckmesh_doorbell_errors_total", "Wake-up messages that could not be sent; the sweep finds the work."
+)
 
 claim_batch_size = Histogram("duckmesh_claim_batch_size", "Envelopes in a claim.", buckets=_COUNTS)
 claim_retries = Counter("duckmesh_claim_retries_total", "Claims given back or taken over, by reason.", ["reason"])
 commit_batch_latency = Histogram(
-    "duckmesh_commit_batch_latency_ms", "Milliseconds from a claim to the commit of its snapshot.", buckets=_MILLISECONDS
+    "duckmesh_commit_batch_latency_ms",
+    "Milliseconds from a claim to the commit of its snapshot.",
+    buckets=_MILLISECONDS,
 )
-snapshot_publish_failures = Counter("duckmesh_snapshot_publish_failures_total", "Attempts to publish that failed, by reason.", ["reason"])
+snapshot_publish_failures = Counter(
+    "duckmesh_snapshot_publish_failures_total", "Attempts to publish that failed, by reason.", ["reason"]
+)
 
 query_requests = Counter("duckmesh_query_requests_total", "Queries by outcome.", ["outcome"])
-query_latency = Histogram("duckmesh_query_latency_ms", "Milliseconds from a query's arrival to its answer.", buckets=_MILLISECONDS)
+query_latency = Histogram(
+    "duckmesh_query_latency_ms", "Milliseconds from a query's arrival to its answer.", buckets=_MILLISECONDS
+)
 query_scanned_files = Histogram("duckmesh_query_scanned_files", "Data files a query opened.", buckets=_COUNTS)
-query_scanned_bytes = Histogram("duckmesh_query_scanned_bytes", "Bytes of the data files a query opened.", buckets=_BYTES)
+query_scanned_bytes = Histogram(
+    "duckmesh_query_scanned_bytes", "Bytes of the data files a query opened.", buckets=_BYTES
+)
+
+_MultiProcess: Any = multiprocess.MultiProcessCollector  # the library has no types for it
+
+
+def service_registry() -> CollectorRegistry:
+    """The metrics of all processes of this service, which share a directory, or of this one if it is alone."""
+    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return REGISTRY
+    registry = CollectorRegistry()
+    _MultiProcess(registry)
+    return registry

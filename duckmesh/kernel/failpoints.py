@@ -1,8 +1,8 @@
 """Named places where a test makes the process die, fail or stand still.
 
 DUCKMESH_FAILPOINTS, without which they cost one dict lookup, holds `name=action` pairs separated by commas. Actions:
-`kill` (SIGKILL to this process), `raise`, `stop` (SIGSTOP to this process), `sleep:SECONDS`. An action that ends in `@PATH` happens once: whoever creates PATH
-first takes it.
+`kill` (SIGKILL to this process), `raise`, `stop` (SIGSTOP to this process), `sleep:SECONDS`. An action
+that ends in `@PATH` happens once: whoever creates PATH first takes it.
 """
 
 import os

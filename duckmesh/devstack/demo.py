@@ -1,7 +1,9 @@
 """`make demo`: real flights through the whole stack over HTTP, and a tour of what came of them."""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from duckmesh.devstack import demo_questions as questions
@@ -37,6 +39,7 @@ def run_demo(config: Config, *, console: Console, leave: bool) -> int:
     for number in ENDING:
         signal.signal(number, _end)
     started: stack.Started | None = None
+    onlookers = _onlookers()
     try:
         console.print("Starting PostgreSQL, Redis, the API and the workers …")
         started = stack.up(config, say=lambda text: console.print(f"  {text}"), tied=True)
@@ -46,7 +49,10 @@ def run_demo(config: Config, *, console: Console, leave: bool) -> int:
         _farewell(started, console)
         if not leave and not started.already:
             console.print("\nThe stack stays up. Ctrl-C stops it.")
-            _stay(Supervisor(Home(config.home)))
+            supervisor = Supervisor(Home(config.home))
+            # A closed terminal signals only the first process on it, which may be make, and make waits for this one.
+            while supervisor.running() and _onlookers() == onlookers:
+                time.sleep(1)
     except _Ended:
         status = 0 if started is not None and not leave else 130
     finally:
@@ -63,9 +69,9 @@ def _end(_number: int, _frame: FrameType | None) -> None:
     raise _Ended
 
 
-def _stay(supervisor: Supervisor) -> None:
-    while supervisor.running():
-        time.sleep(1)
+def _onlookers() -> tuple[int, bool]:
+    """Who could press Ctrl-C: the process that started this one, and a terminal."""
+    return os.getppid(), sys.stdout.isatty()
 
 
 def _tour(started: stack.Started, console: Console) -> int:
@@ -135,15 +141,15 @@ def _progress(api: Api, console: Console, total: int) -> Iterator[Any]:
     """A bar of the flights sent, with their rate and how far the published snapshots are behind."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
         TextColumn("{task.fields[rate]}"),
         TextColumn("{task.fields[behind]}"),
     )
     finished = threading.Event()
     begun = time.monotonic()
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("Streaming flights", total=total, rate="", behind="")
+        task = bar.add_task("Flights", total=total, rate="", behind="")
         watcher = threading.Thread(target=_watch, args=(api, bar, task, begun, finished))
         watcher.start()
         try:
@@ -159,7 +165,7 @@ def _watch(api: Api, bar: Progress, task: TaskID, begun: float, finished: thread
         rate = bar.tasks[task].completed / (time.monotonic() - begun)
         try:
             lag = api.call("GET", "/v1/lag").json()
-            behind = f"{lag['pending_events']:,} not yet visible, oldest {lag['oldest_pending_lag_ms'] or 0:,.0f} ms"
+            behind = f"visible {lag['oldest_pending_lag_ms'] or 0:,.0f} ms later"
         except (OSError, ValueError, KeyError):
             behind = ""
         bar.update(task, rate=f"{rate:,.0f} records/s", behind=behind)
@@ -214,7 +220,7 @@ def _travel(api: Api, console: Console) -> None:
         return
     then = _query(api, questions.FLIGHTS_AT, snapshot_id=high)
     console.print(
-        f"\nTime travel: snapshot {high} ({then['snapshot_time']}) holds {then['rows'][0][0]:,} flights, up to "
+        f"\nTime travel: snapshot {high} ({then['snapshot_time']}) still holds {then['rows'][0][0]:,} flights, up to "
         f"{then['rows'][0][1]}; the latest, {now['snapshot_id']}, holds {now['rows'][0][0]:,}."
     )
 

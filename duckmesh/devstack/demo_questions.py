@@ -21,13 +21,12 @@ QUESTIONS = {
         GROUP BY a.name ORDER BY average_delay_min DESC, airline LIMIT 5
     """,
     "Does rain make flights late?": """
-        SELECT CASE WHEN w.precip = 0 THEN '1 dry' WHEN w.precip < 0.1 THEN '2 some rain' ELSE '3 heavy rain' END
-                   AS weather,
+        SELECT CASE WHEN w.precip = 0 THEN 'dry' WHEN w.precip < 0.1 THEN 'some rain' ELSE 'heavy rain' END AS weather,
                count(*) AS flights,
                round(avg(f.dep_delay), 1) AS average_delay_min,
                round(100.0 * count(*) FILTER (WHERE f.dep_time IS NULL) / count(*), 2) AS cancelled_pct
         FROM flights f JOIN weather w ON w.origin = f.origin AND w.time_hour = f.time_hour
-        GROUP BY 1 ORDER BY 1
+        GROUP BY 1 ORDER BY min(w.precip)
     """,
     "When should one leave?": """
         SELECT hour AS planned_hour, count(*) AS flights, round(avg(dep_delay), 1) AS average_delay_min
@@ -36,7 +35,7 @@ QUESTIONS = {
     """,
     "Where do most flights go, and how long does it take?": """
         SELECT p.name AS destination, count(*) AS flights,
-               round(avg(f.air_time), 0) AS minutes_in_the_air, max(f.distance) AS miles
+               CAST(round(avg(f.air_time)) AS INTEGER) AS minutes_in_the_air, max(f.distance) AS miles
         FROM flights f JOIN airports p ON p.faa = f.dest
         GROUP BY p.name ORDER BY flights DESC, destination LIMIT 5
     """,

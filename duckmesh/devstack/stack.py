@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from duckmesh.devstack import addresses, bootstrap, processes
 from duckmesh.devstack.bootstrap import Credentials
 from duckmesh.devstack.errors import StackError
+from duckmesh.devstack.http import Api
 from duckmesh.devstack.layout import Home
 from duckmesh.devstack.postgres import data_directory
 from duckmesh.devstack.programs import LOOPBACK, Program, port_is_free
@@ -71,11 +72,11 @@ def up(config: Config, *, say: Say, tied: bool = False) -> Started:
                 return Started(running=found, credentials=credentials, already=True, password=None)
             say("An unfinished start was found; it is stopped first.")
             supervisor.stop(servers=SERVERS)
+        supervisor.wait_for_end()
         try:
             return _start(home, supervisor, os.environ, say=say, tied=tied)
         except BaseException:
-            if supervisor.running():
-                supervisor.stop(servers=SERVERS)
+            _stop(home)
             raise
 
 
@@ -108,6 +109,7 @@ def _start(home: Home, supervisor: Supervisor, environ: Mapping[str, str], *, sa
     say("The database schema is current")
     supervisor.launch([program.name for program in own])
     _await_ready(found, supervisor)
+    _require_own_api(credentials)
     say("The API is ready, workers and beat are running")
     return Started(running=found, credentials=credentials, already=False, password=password)
 
@@ -133,6 +135,14 @@ def _await_ready(found: Running, supervisor: Supervisor) -> None:
         if time.monotonic() > deadline:
             raise StackError(f"The API was not ready within {READY_SECONDS} s: {missing}")
         time.sleep(0.1)
+
+
+def _require_own_api(credentials: Credentials) -> None:
+    """What answers on the port is this stack. The kernel lets two API servers of one user share a port."""
+    with Api(credentials.base_url, credentials.api_key) as api:
+        if api.call("GET", "/v1/tables").status == 401:
+            port = urlsplit(credentials.base_url).port
+            raise StackError(f"Another DuckMesh answers on port {port}. Choose a free one: make up DUCKMESH_PORT=…")
 
 
 def is_ready(found: Running) -> str | None:
@@ -169,6 +179,7 @@ def down(config: Config) -> bool:
 def _stop(home: Home) -> bool:
     supervisor = Supervisor(home)
     if not supervisor.running():
+        supervisor.wait_for_end()
         return False
     supervisor.stop(servers=SERVERS)
     return True

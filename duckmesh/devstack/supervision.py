@@ -22,6 +22,7 @@ from duckmesh.devstack.programs import Program, spawn, tail, write_private
 CONFIG = "supervisord.conf"
 LAUNCH = "launch"
 STOP_SECONDS = 40  # above the longest grace of a program
+END_SECONDS = 60
 ENDED = {"EXITED", "FATAL", "STOPPED", "UNKNOWN"}
 
 
@@ -49,7 +50,6 @@ class Supervisor:
             name="supervisord",
             argv=(sys.executable, "-m", "supervisor.supervisord", "-n", "-c", CONFIG),
             cwd=self._home.run,
-            death_signal="SIGTERM",
         )
         if tied:
             process = spawn(program, run=self._home.run, log=self._log)
@@ -105,16 +105,28 @@ class Supervisor:
 
     def stop(self, *, servers: Sequence[str]) -> None:
         """Every program has ended, `servers` last, and then supervisord."""
-        pid = int(self._call("getPID"))
         names = [process.name for process in self.states()]
         self._stop_programs([name for name in names if name not in servers])
         self._stop_programs([name for name in names if name in servers])
         self._forget("shutdown")
-        deadline = time.monotonic() + 60
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        self.wait_for_end()
+
+    def wait_for_end(self) -> None:
+        """No supervisord of this home is left; one that is stopping gets the time it needs."""
+        deadline = time.monotonic() + END_SECONDS
+        while (process := self._process()) is not None:
             if time.monotonic() > deadline:
-                raise StackError(f"The supervisor (process {pid}) does not stop.")
+                raise StackError(f"The supervisor (process {process.pid}) does not stop.")
             time.sleep(0.05)
+
+    def _process(self) -> psutil.Process | None:
+        """The supervisord that its pid file names, if it is one, of this home, and alive."""
+        try:
+            process = psutil.Process(int((self._home.run / "supervisord.pid").read_text(encoding="utf-8")))
+            own = CONFIG in process.cmdline() and Path(process.cwd()) == self._home.run.resolve()
+            return process if own and process.status() != psutil.STATUS_ZOMBIE else None
+        except (FileNotFoundError, ValueError, psutil.Error):
+            return None
 
     def _stop_programs(self, names: Sequence[str]) -> None:
         """The named programs have ended, all told at once: supervisord's own shutdown would take them one by one."""

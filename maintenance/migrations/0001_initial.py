@@ -97,7 +97,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'compaction_run',
-                'constraints': [models.CheckConstraint(condition=models.Q(('state__in', ['running', 'succeeded', 'failed', 'cancelled'])), name='compaction_run_state'), models.CheckConstraint(condition=models.Q(('progress__gte', 0), ('progress__lte', 1)), name='compaction_run_progress'), models.CheckConstraint(condition=models.Q(models.Q(('ended_at', None), ('state', 'running')), models.Q(models.Q(('state', 'running'), _negated=True), ('ended_at__isnull', False), ('ended_at__gte', models.F('started_at'))), _connector='OR'), name='compaction_run_ended'), models.UniqueConstraint(condition=models.Q(('state', 'running')), fields=('tenant', 'table'), name='compaction_run_one_live', nulls_distinct=False)],
+                'constraints': [models.CheckConstraint(condition=models.Q(('state__in', ['running', 'succeeded', 'failed', 'cancelled'])), name='compaction_run_state'), models.CheckConstraint(condition=models.Q(('progress__gte', 0), ('progress__lte', 1)), name='compaction_run_progress'), models.CheckConstraint(condition=models.Q(models.Q(('ended_at', None), ('state', 'running')), models.Q(models.Q(('state', 'running'), _negated=True), ('ended_at__gte', models.F('started_at')), ('ended_at__isnull', False)), _connector='OR'), name='compaction_run_ended'), models.UniqueConstraint(condition=models.Q(('state', 'running')), fields=('tenant', 'table'), name='compaction_run_one_live', nulls_distinct=False)],
             },
         ),
         migrations.CreateModel(
@@ -121,7 +121,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'gc_run',
-                'constraints': [models.CheckConstraint(condition=models.Q(('state__in', ['running', 'succeeded', 'failed', 'cancelled'])), name='gc_run_state'), models.CheckConstraint(condition=models.Q(('progress__gte', 0), ('progress__lte', 1)), name='gc_run_progress'), models.CheckConstraint(condition=models.Q(models.Q(('ended_at', None), ('state', 'running')), models.Q(models.Q(('state', 'running'), _negated=True), ('ended_at__isnull', False), ('ended_at__gte', models.F('started_at'))), _connector='OR'), name='gc_run_ended'), models.UniqueConstraint(condition=models.Q(('state', 'running')), fields=('tenant', 'table'), name='gc_run_one_live', nulls_distinct=False)],
+                'constraints': [models.CheckConstraint(condition=models.Q(('state__in', ['running', 'succeeded', 'failed', 'cancelled'])), name='gc_run_state'), models.CheckConstraint(condition=models.Q(('progress__gte', 0), ('progress__lte', 1)), name='gc_run_progress'), models.CheckConstraint(condition=models.Q(models.Q(('ended_at', None), ('state', 'running')), models.Q(models.Q(('state', 'running'), _negated=True), ('ended_at__gte', models.F('started_at')), ('ended_at__isnull', False)), _connector='OR'), name='gc_run_ended'), models.UniqueConstraint(condition=models.Q(('state', 'running')), fields=('tenant', 'table'), name='gc_run_one_live', nulls_distinct=False)],
             },
         ),
         migrations.AddConstraint(
@@ -134,7 +134,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='integrityrun',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('ended_at', None), ('state', 'running')), models.Q(models.Q(('state', 'running'), _negated=True), ('ended_at__isnull', False), ('ended_at__gte', models.F('started_at'))), _connector='OR'), name='integrity_run_ended'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('ended_at', None), ('state', 'running')), models.Q(models.Q(('state', 'running'), _negated=True), ('ended_at__gte', models.F('started_at')), ('ended_at__isnull', False)), _connector='OR'), name='integrity_run_ended'),
         ),
         migrations.AddConstraint(
             model_name='integrityrun',
@@ -154,7 +154,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='restoredrillrun',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('ended_at', None), ('state', 'running')), models.Q(models.Q(('state', 'running'), _negated=True), ('ended_at__isnull', False), ('ended_at__gte', models.F('started_at'))), _connector='OR'), name='restore_drill_run_ended'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('ended_at', None), ('state', 'running')), models.Q(models.Q(('state', 'running'), _negated=True), ('ended_at__gte', models.F('started_at')), ('ended_at__isnull', False)), _connector='OR'), name='restore_drill_run_ended'),
         ),
         migrations.AddConstraint(
             model_name='restoredrillrun',

@@ -168,7 +168,7 @@ class Stack:
         check_alive(process, program, self.log(name))
 
     def _program(self, name: str) -> Program:
-        known = {program.name: program for program in processes.programs(self.config, self.home)}
+        known = {program.name: program for program in processes.programs(self.config, self.home, metrics_ports={})}
         if name not in known:
             queue = name.removeprefix("worker-").rpartition("-")[0]
             return processes.worker(name, self.home, queue=queue, processes=1)

@@ -70,6 +70,8 @@ def status(config: Config, _: argparse.Namespace) -> int:
     missing = stack.is_ready(found)
     console.print("Ready." if missing is None else f"Not ready: {missing}")
     show_addresses(found)
+    for name, url in found.metrics_urls.items():
+        console.print(f"  Metrics  {url} ({name})")
     return DONE if missing is None and all(process.state == "RUNNING" for process in processes) else PROBLEM
 
 

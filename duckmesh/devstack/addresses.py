@@ -11,6 +11,7 @@ from duckmesh.devstack.programs import free_port, port_is_free, write_private
 from duckmesh.devstack.redis import Redis
 
 DATABASE = "duckmesh"
+WITH_METRICS = ("worker-materialize", "worker-maintenance", "worker-drill", "beat")
 DATABASE_URL, REDIS_URL = "DUCKMESH_DATABASE_URL", "DUCKMESH_REDIS_URL"
 
 
@@ -23,6 +24,7 @@ class Memory:
     redis_port: int = field(default_factory=free_port)
     redis_password: str = field(default_factory=new_password)
     flower_port: int = field(default_factory=free_port)
+    metrics_ports: Mapping[str, int] = field(default_factory=lambda: {name: free_port() for name in WITH_METRICS})
     secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(48))
 
 
@@ -45,6 +47,7 @@ def remember(home: Home) -> Memory:
         postgres_port=_still_free(memory.postgres_port),
         redis_port=_still_free(memory.redis_port),
         flower_port=_still_free(memory.flower_port),
+        metrics_ports={name: _still_free(port) for name, port in memory.metrics_ports.items()},
     )
     write_private(home.memory, json.dumps(asdict(memory), indent=2))
     return memory

@@ -1,7 +1,8 @@
 """The programs of DuckMesh itself, derived from the configuration. The supervisor and the tests start the same ones."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from duckmesh.devstack.layout import Home
@@ -55,15 +56,20 @@ def flower(config: Config, home: Home) -> Program:
     return _celery("flower", ["flower", f"--address={LOOPBACK}", f"--port={config.flower_port}"], home)
 
 
-def programs(config: Config, home: Home) -> list[Program]:
-    """All programs that need the servers, in the order they start."""
-    return [
+def programs(config: Config, home: Home, *, metrics_ports: Mapping[str, int]) -> list[Program]:
+    """All programs that need the servers, in the order they start. `metrics_ports` says who shows metrics where."""
+    found = [
         runners(config, home),
         api(config, home),
         *workers(config, home),
         beat(home),
         flower(config, home),
     ]
+    return [_with_metrics(program, metrics_ports.get(program.name, 0)) for program in found]
+
+
+def _with_metrics(program: Program, port: int) -> Program:
+    return replace(program, env={**program.env, "DUCKMESH_WORKER_METRICS_PORT": str(port)}) if port else program
 
 
 def _celery(name: str, arguments: Sequence[str], home: Home) -> Program:

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -35,6 +35,7 @@ class Running:
 
     base_url: str
     flower_url: str
+    metrics_urls: Mapping[str, str] = field(default_factory=dict)  # of the workers and beat; the API has /v1/metrics
 
     @property
     def docs_url(self) -> str:
@@ -91,10 +92,14 @@ def _start(home: Home, supervisor: Supervisor, environ: Mapping[str, str], *, sa
         if server is not None:
             server.prepare()
             embedded.append(server.program())
-    own = processes.programs(config, home)
+    own = processes.programs(config, home, metrics_ports=memory.metrics_ports)
     names = [program.name for program in embedded]
     supervisor.start([*embedded, *own], at_once=names, tied=tied)
-    found = Running(base_url=f"http://{LOOPBACK}:{config.port}", flower_url=f"http://{LOOPBACK}:{config.flower_port}")
+    found = Running(
+        base_url=f"http://{LOOPBACK}:{config.port}",
+        flower_url=f"http://{LOOPBACK}:{config.flower_port}",
+        metrics_urls={name: f"http://{LOOPBACK}:{port}/metrics" for name, port in memory.metrics_ports.items()},
+    )
     home.running.write_text(json.dumps(asdict(found)), encoding="utf-8")
     if chosen.postgres:
         chosen.postgres.wait(check=supervisor.check)

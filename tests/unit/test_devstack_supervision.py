@@ -87,15 +87,25 @@ def test_the_environments_servers_take_the_place_of_the_embedded_ones(tmp_path: 
 
 def test_every_service_has_a_metrics_directory_of_its_own(tmp_path: Path) -> None:
     config = load_config({"DUCKMESH_HOME": str(tmp_path)})
-    programs = processes.programs(config, Home(tmp_path))
+    programs = processes.programs(config, Home(tmp_path), metrics_ports={})
     directories = [program.env["PROMETHEUS_MULTIPROC_DIR"] for program in programs]
     assert len(set(directories)) == len(programs)
     assert all(program.wipe == (Path(program.env["PROMETHEUS_MULTIPROC_DIR"]),) for program in programs)
 
 
+def test_workers_and_beat_show_their_metrics_on_ports_of_their_own(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    config = load_config({"DUCKMESH_HOME": str(tmp_path)})
+    ports = addresses.remember(home).metrics_ports
+    programs = processes.programs(config, home, metrics_ports=ports)
+    shown = {program.name: program.env.get("DUCKMESH_WORKER_METRICS_PORT") for program in programs}
+    assert {name: int(port) for name, port in shown.items() if port} == ports
+    assert len(set(ports.values())) == 4
+
+
 def test_each_queue_has_a_worker(tmp_path: Path) -> None:
     config = load_config({"DUCKMESH_HOME": str(tmp_path), "DUCKMESH_MATERIALIZE_WORKERS": "3"})
-    names = [program.name for program in processes.programs(config, Home(tmp_path))]
+    names = [program.name for program in processes.programs(config, Home(tmp_path), metrics_ports={})]
     assert {"worker-materialize", "worker-maintenance", "worker-drill", "beat", "api", "runners", "flower"} == set(
         names
     )

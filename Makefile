@@ -5,7 +5,6 @@
 PYTHON ?=
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
-CHECKED := duckmesh storage catalog ingest query maintenance api tests manage.py
 ARGS ?=
 
 .DEFAULT_GOAL := help

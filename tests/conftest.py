@@ -7,9 +7,7 @@ from duckmesh.devstack.errors import StackError
 from tests.servers import start_servers
 
 if settings.configured:
-    pytest.exit(
-        "Django's settings were read before the tests' servers started: unset DJANGO_SETTINGS_MODULE.", 4
-    )
+    pytest.exit("Django's settings were read before the tests' servers started: unset DJANGO_SETTINGS_MODULE.", 4)
 try:
     start_servers()
 except StackError as exc:

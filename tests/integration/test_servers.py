@@ -11,9 +11,7 @@ from django.db import connection
 @pytest.mark.django_db
 def test_database_is_postgresql_18_on_a_loopback_port() -> None:
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT current_setting('server_version_num')::int, current_setting('listen_addresses')"
-        )
+        cursor.execute("SELECT current_setting('server_version_num')::int, current_setting('listen_addresses')")
         version, addresses = cursor.fetchone()
     assert version >= 180_000
     assert addresses == "127.0.0.1"

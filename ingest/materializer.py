@@ -36,7 +36,9 @@ from storage.store import ObjectStore
 log = structlog.get_logger(__name__)
 
 _ACTOR = "materializer"
-_POLL = 0.005
+_SHORTEST_POLL = 0.005
+_LONGEST_POLL = 0.08
+_PATIENCE = 1.0
 _FIELD_ID = b"PARQUET:field_id"
 
 # The store, the database or this machine failed: no envelope is to blame, however often it happens.
@@ -60,19 +62,21 @@ def materialize_tenant(
     While the token `wanted` is not visible, pending writes are due at once. Returns how many claims came to something.
     What fails is given back: for the store's or the database's sake uncounted, else by `bus.nack`.
     """
-    published = 0
+    published, pause, waited = 0, _SHORTEST_POLL, 0.0
     while time.monotonic() < until and is_due(tenant_id=tenant_id, wanted=wanted, policy=policy.flush):
         claim = bus.claim(tenant_id=tenant_id, consumer_id=consumer_id, policy=policy.claim)
         if claim is None:
-            if not wanted:
-                break
             # Another worker is publishing. Its claim may have been taken before the awaited write was accepted, and
-            # it need not come back for it: stay until the token is visible or the claim is ours.
-            time.sleep(_POLL)
+            # it need not come back for it: stay until the token is visible or the claim is ours. But not for long,
+            # nor with many questions: the other may have died, and there are other tenants.
+            if not wanted or waited >= _PATIENCE:
+                break
+            time.sleep(pause)
+            pause, waited = min(2 * pause, _LONGEST_POLL), waited + pause
             continue
         if not _attempt(claim, store=store, policy=policy):
             break
-        published += 1
+        published, pause, waited = published + 1, _SHORTEST_POLL, 0.0
     return published
 
 
@@ -120,7 +124,8 @@ def _attempt(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
 def _set_aside(claim: Claim, exc: Exception, *, max_attempts: int) -> bool:
     """Whether the claim was bisected, so that it is worth going on at once."""
     try:
-        bus.nack(claim, error=type(exc).__name__, reason=str(exc)[:500], max_attempts=max_attempts)
+        reason = str(exc).replace("\0", "")[:500]  # PostgreSQL stores no NUL
+        bus.nack(claim, error=type(exc).__name__, reason=reason, max_attempts=max_attempts)
     except (OperationalError, InterfaceError, LeaseLost):
         log.warning("nack_failed", tenant_id=claim.tenant_id, batch_id=claim.batch_id)
         return False

@@ -19,8 +19,9 @@ LONGEST_STRING = 256
 def bounds(kind: str, values: pa.ChunkedArray) -> tuple[Bound, Bound]:
     """(min, max) of a column of the logical type `kind`; None where there is no trustworthy bound.
 
-    Decimals, dates and timestamps are text. Long strings are cut so that the bound lies outside. A column that holds
-    NaN has no bounds, nor have lists, binary, JSON, and UUIDs that are not spelled canonically.
+    Decimals, dates and timestamps are text. Strings are cut, so that the bound lies outside, where they are long and
+    at a zero character, which PostgreSQL's JSON does not hold. A column that holds NaN has no bounds, nor have lists,
+    binary, JSON, and UUIDs that are not spelled canonically.
     """
     read = _READERS.get("decimal" if kind.startswith("decimal") else kind)
     if read is None or not _comparable(kind, values):
@@ -55,14 +56,16 @@ def _finite(value: float) -> Bound:
 
 def _cut_down(text: str) -> str:
     """`text`, or the longest prefix of it that a bound may have: a prefix sorts before the whole."""
-    return text.encode()[:LONGEST_STRING].decode(errors="ignore")
+    return text.encode()[:LONGEST_STRING].decode(errors="ignore").partition("\0")[0]
 
 
 def _cut_up(text: str) -> str | None:
-    """`text` if it is short; else a short string that sorts after everything that begins as `text` does."""
+    """`text` if it need not be cut; else a string that sorts after everything that begins as `text` does."""
     prefix = _cut_down(text)
     if prefix == text:
         return text
+    if text[len(prefix)] == "\0":
+        return prefix + "\1"
     while prefix:
         following = ord(prefix[-1]) + 1
         if following <= 0x10FFFF:

@@ -136,6 +136,18 @@ def test_catalog_row_tells_the_truth_of_the_file(tenant_id: str, lake: Lake) -> 
     assert path.startswith(f"{tenant_id}/events/date=")
 
 
+def test_strings_with_a_nul_character_are_written_and_bounded(tenant_id: str, lake: Lake) -> None:
+    strings = ["\0", "a\0b", "a", "b\0", "\U0010ffff\0z"]
+    write(tenant_id, [record(string, key=None) for string in strings])
+    lake.materialize(tenant_id)
+    assert lake.rows(tenant_id) == dict.fromkeys(strings, 1)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT column_stats->'1'->>'min', column_stats->'1'->>'max' FROM data_file")
+        low, high = cursor.fetchone()
+    assert all(low.encode() <= string.encode() for string in strings)
+    assert high is None or all(string.encode() <= high.encode() for string in strings)
+
+
 def test_pending_writes_of_a_dropped_table_go_with_it(tenant_id: str, lake: Lake) -> None:
     make_table(tenant_id=tenant_id, name="other")
     write_ids(tenant_id, "gone-1", "gone-2")

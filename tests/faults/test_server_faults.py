@@ -1,0 +1,86 @@
+"""Redis wiped and stopped, PostgreSQL crashed, under load: only a delay results."""
+
+import signal
+import time
+
+import redis
+
+from tests.client import Client
+from tests.faults.load import Load, settle
+from tests.history import Recorder
+from tests.stack import Stack
+
+
+def test_redis_flushed_under_load(stack: Stack, client: Client, recorder: Recorder, table: str) -> None:
+    with redis.Redis.from_url(stack.redis.url) as server, Load(client, table) as load:
+        for _ in range(3):
+            load.wait_for_acks(30)
+            server.flushall()
+            client.read(table, min_token=load.token, seconds=10)
+    settle(client, recorder, table)
+    assert load.outcomes["unknown"] == 0
+
+
+def test_waiting_writers_are_fast_again_after_redis_was_flushed(
+    stack: Stack, client: Client, recorder: Recorder, table: str
+) -> None:
+    with redis.Redis.from_url(stack.redis.url) as server:
+        server.flushall()
+    client.ingest(table, "first", wait=True)
+    time.sleep(2)
+    took = []
+    for number in range(10):
+        began = time.monotonic()
+        client.ingest(table, f"next-{number}", wait=True)
+        took.append(time.monotonic() - began)
+    settle(client, recorder, table)
+    assert sorted(took)[5] < 0.5, f"doorbells ring again, no sweep is waited for: {took}"
+
+
+def test_redis_that_hangs_delays_no_acknowledgement(
+    stack: Stack, client: Client, recorder: Recorder, table: str
+) -> None:
+    with Load(client, table, readers=0) as load:
+        load.wait_for_acks(60)
+        before = time.monotonic()
+        load.wait_for_acks(100)
+        stack.freeze("redis")
+        try:
+            hung = time.monotonic()
+            load.wait_for_acks(200)
+            until = time.monotonic()
+        finally:
+            stack.thaw("redis")
+        usual, during = load.latency(before, hung), load.latency(hung, until)
+        # A write that waited for the broker would take its 100 ms at least.
+        assert during[0] < usual[0] + 0.05, (usual, during)
+        assert during[1] < max(2 * usual[1], usual[1] + 0.08), (usual, during)
+        load.wait_for_acks(20)
+    assert load.outcomes["unknown"] == 0
+    settle(client, recorder, table, seconds=30)
+
+
+def test_redis_killed_and_started_again(stack: Stack, client: Client, recorder: Recorder, table: str) -> None:
+    with Load(client, table, readers=0) as load:
+        load.wait_for_acks(30)
+        stack.kill("redis")
+        load.wait_for_acks(60)
+        stack.start("redis")
+        load.wait_for_acks(30)
+    assert load.outcomes["unknown"] == 0
+    settle(client, recorder, table, seconds=30)
+
+
+def test_postgresql_stopped_at_once_under_load_and_started_again(
+    stack: Stack, client: Client, recorder: Recorder, table: str
+) -> None:
+    with Load(client, table) as load:
+        for _ in range(2):
+            load.wait_for_acks(40)
+            stack.signal("postgres", signal.SIGQUIT)  # what `pg_ctl stop -m immediate` sends
+            stack.wait_for_end("postgres")
+            time.sleep(0.5)
+            stack.start("postgres")
+            load.wait_for_acks(40)
+    settle(client, recorder, table, seconds=30)
+    assert load.outcomes["unknown"] > 0, "the fault was felt"

@@ -190,9 +190,12 @@ def test_nan_in_any_row_group_leaves_no_bounds(path: Path, kind: str, position: 
         ("a" + "\U0010ffff" * 100, "a" + "\U0010ffff" * 63, "b"),
         ("\U0010ffff" * 100, "\U0010ffff" * 64, None),
         ("\ud7ff" * 100, "\ud7ff" * 85, "\ud7ff" * 84 + "\ue000"),
+        ("a\0b", "a", "a\1"),
+        ("\0", "", "\1"),
+        ("x" * 300 + "\0", "x" * 256, "x" * 255 + "y"),
     ],
 )
-def test_bounds_of_long_strings_stay_bounds(path: Path, text: str, low: str, high: str | None) -> None:
+def test_bounds_of_strings_that_are_cut_stay_bounds(path: Path, text: str, low: str, high: str | None) -> None:
     assert bounds_of(path, "string", [text]) == (low, high, 0)
     assert low <= text
     assert high is None or high >= text

@@ -1,6 +1,7 @@
 """`make bench [ARGS="throughput query"]`: the real stack in a directory of its own, measured over HTTP."""
 
 import argparse
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -33,9 +34,8 @@ def main() -> None:
     console = Console(highlight=False)
     kept = load_config().home / "bench"
     home = Path(tempfile.mkdtemp(prefix="duckmesh-bench-"))
-    config = load_config(
-        {"DUCKMESH_HOME": str(home), "DUCKMESH_PORT": str(free_port()), "DUCKMESH_LOG_LEVEL": "WARNING"}
-    )
+    os.environ |= {"DUCKMESH_HOME": str(home), "DUCKMESH_PORT": str(free_port()), "DUCKMESH_LOG_LEVEL": "WARNING"}
+    config = load_config()
     figures: list[report.Figure] = []
     try:
         console.print("Starting a stack of its own …")

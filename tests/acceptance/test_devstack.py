@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from django.conf import settings
 
 from duckmesh.devstack.http import Api
 from duckmesh.devstack.programs import LOOPBACK, free_port
@@ -25,6 +27,7 @@ class Shell:
 
     home: Path
     port: int
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def environ(self) -> dict[str, str]:
@@ -36,6 +39,7 @@ class Shell:
             "DUCKMESH_PORT": str(self.port),
             "DUCKMESH_API_PROCESSES": "1",
             "DUCKMESH_MATERIALIZE_WORKERS": "1",
+            **self.settings,
         }
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -162,6 +166,24 @@ def test_a_taken_port_is_named_and_nothing_is_left_half_started(tmp_path: Path) 
     assert f"Port {port} on {LOOPBACK} is taken" in done.stderr
     assert "DUCKMESH_PORT=" in done.stderr
     assert shell.processes() == []
+
+
+def test_servers_of_the_environment_take_the_embedded_ones_place(tmp_path: Path) -> None:
+    config = settings.DUCKMESH  # the servers of this test run; up creates a database of its own on the first
+    database_url = urlsplit(config.database_url)._replace(path="/outside").geturl()
+    theirs = {"DUCKMESH_DATABASE_URL": database_url, "DUCKMESH_REDIS_URL": config.redis_url}
+    shell = Shell(home=tmp_path / "home", port=free_port(), settings=theirs)
+    try:
+        shell.up()
+        programs = {path.stem for path in (shell.home / "log").glob("*.log")} - {"supervisord"}
+        assert programs.isdisjoint({"postgres", "redis"})
+        assert not (shell.home / "postgres").exists()
+        assert "DATABASE_URL" not in (shell.home / "stack.env").read_text(encoding="utf-8")
+        with Api(shell.credentials()["base_url"], shell.credentials()["api_key"]) as api:
+            assert api.call("GET", "/v1/tables").status == 200
+    finally:
+        assert shell.run("reset", "--force").returncode == 0
+    shell.wait_until_empty()
 
 
 def test_a_wrong_setting_stops_up_with_a_sentence(tmp_path: Path) -> None:

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from duckmesh.kernel.clock import rfc3339
 from duckmesh.kernel.config import ROOT
 
 DATA = ROOT / "data" / "nycflights13"
@@ -34,8 +33,13 @@ class Source:
         return {"table_name": self.name, "schema_json": {"columns": columns}}
 
     def read(self) -> pa.Table:
-        """The bundled rows, in event order."""
-        return pq.read_table(DATA / f"{self.name}.parquet")
+        """The bundled rows, in event order, their times as the API takes them."""
+        table = pq.read_table(DATA / f"{self.name}.parquet")
+        for index, field in enumerate(table.schema):
+            if pa.types.is_timestamp(field.type):
+                seconds = table.column(index).cast(pa.timestamp("s", "UTC"))
+                table = table.set_column(index, field.name, pc.strftime(seconds, format="%Y-%m-%dT%H:%M:%SZ"))
+        return table
 
 
 def bodies(source: Source, table: pa.Table, size: int) -> Iterator[tuple[int, Callable[[], bytes]]]:
@@ -47,11 +51,12 @@ def bodies(source: Source, table: pa.Table, size: int) -> Iterator[tuple[int, Ca
 
 def _body(source: Source, part: pa.Table) -> bytes:
     records = []
-    for row in part.to_pylist():
-        payload = {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in row.items()}
-        record = {"idempotency_key": source.key(row), "payload": payload}
+    columns = [column.to_pylist() for column in part.columns]
+    for values in zip(*columns, strict=True):
+        row = dict(zip(part.column_names, values, strict=True))
+        record = {"idempotency_key": source.key(row), "payload": row}
         if source.time is not None:
-            record["event_time"] = payload[source.time]
+            record["event_time"] = row[source.time]
         records.append(record)
     return msgspec.json.encode({"records": records})
 
@@ -142,7 +147,7 @@ SMALL = (
             "visib": "float64",
             "time_hour": "timestamp!",
         },
-        key=lambda row: f"{row['origin']}-{row['time_hour']:%Y%m%d%H}",
+        key=lambda row: f"{row['origin']}-{row['time_hour']}",
         time="time_hour",
     ),
 )

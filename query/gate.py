@@ -144,14 +144,14 @@ def _named_subqueries(node: dict[str, Json], scope: Scope) -> Iterator[tuple[str
     for entry in _list(entries.get("map")) if isinstance(entries, dict) else ():
         if not isinstance(entry, dict):
             raise _RefusedError("The statement cannot be read.", QueryInvalid.code)
-        name = _plain_name(str(entry.get("key")), "WITH subquery")
+        name = _subquery_name(str(entry.get("key")))
         yield name, entry.get("value"), scope
         scope = scope | {name}
 
 
 def _children(node: dict[str, Json], scope: Scope) -> Iterator[tuple[Json, Scope]]:
     # Only the second half of a recursive subquery sees its own name; in the first half the name is a table's.
-    own = {str(node.get("cte_name")).lower()} if node.get("type") == "RECURSIVE_CTE_NODE" else set()
+    own = {_subquery_name(str(node.get("cte_name")))} if node.get("type") == "RECURSIVE_CTE_NODE" else set()
     for key, child in node.items():
         if key != "cte_map" and isinstance(child, dict | list):
             yield child, scope | own if own and key == "right" else scope
@@ -188,6 +188,16 @@ def _check_function(node: dict[str, Json]) -> None:
         raise _RefusedError(f"The function {name} is unknown or not allowed.")
 
 
+def belongs_to_system(name: str) -> bool:
+    """Whether DuckDB may have a view of its own under this lower-case name, which only a tenant's table hides."""
+    return _SYSTEM.match(name) is not None
+
+
+def system_name_refused(name: str) -> str:
+    """What to tell who reads such a name without having a table of it."""
+    return f"Names such as {name} belong to the system, and there is no table of this name."
+
+
 def _table_name(node: dict[str, Json]) -> str:
     name = str(node.get("table_name"))
     if node.get("catalog_name") or node.get("schema_name"):
@@ -202,9 +212,15 @@ def _plain_name(name: str, what: str) -> str:
         raise _RefusedError(
             f"The name of a {what} is letters, digits and _, at most 63; this is not one: {name[:80]!r}."
         )
-    lowered = name.lower()
-    if _SYSTEM.match(lowered):
-        raise _RefusedError(f"Names such as {name} belong to the system; no {what} has one.")
+    return name.lower()
+
+
+def _subquery_name(name: str) -> str:
+    # A tenant's table may have such a name. Subqueries may not: whatever this gate and DuckDB's binder might think
+    # differently of a scope, a name of the system is then always a table that must be there.
+    lowered = _plain_name(name, "WITH subquery")
+    if belongs_to_system(lowered):
+        raise _RefusedError(f"Names such as {name} belong to the system; no WITH subquery has one.")
     return lowered
 
 

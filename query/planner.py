@@ -7,6 +7,8 @@ from catalog.errors import IngestFailed, TableNotFound
 from catalog.readset import ReadFile, ReadSet, ReadTable
 from catalog.schema import TableSchema, duckdb_type
 from query.cache import FileSource
+from query.errors import QueryForbidden
+from query.gate import belongs_to_system, system_name_refused
 from query.request import TableView, ViewColumn
 
 
@@ -23,10 +25,12 @@ class Plan:
 def check(read: ReadSet, *, names: Iterable[str]) -> None:
     """Every named table exists in the snapshot, and no failed write is missing from it.
 
-    Raises `TableNotFound` and `IngestFailed`.
+    Raises `TableNotFound`, `QueryForbidden` for a name of the system, and `IngestFailed`.
     """
     for name in sorted(names):
         if name not in read.tables:
+            if belongs_to_system(name):
+                raise QueryForbidden(system_name_refused(name))
             raise TableNotFound(f"There is no table {name}.", table_name=name)
     if read.failed_event_id is not None:
         raise IngestFailed(

@@ -11,6 +11,7 @@ from typing import Any
 
 from query import limits, wire
 from query.engine import Engine, EngineSettings
+from query.errors import QueryForbidden
 from query.failures import Failure, StatementError
 from query.gate import Verdict, judge
 from query.request import RunRequest
@@ -75,6 +76,9 @@ class Runner:
         verdict = self._judge(request.sql)
         if verdict.code:
             return _failed(Failure(code=verdict.code, message=verdict.message))
+        if missing := verdict.tables - {view.name.lower() for view in request.views}:
+            # A name without a view of ours could be one of DuckDB's own.
+            return _failed(Failure(code=QueryForbidden.code, message=f"There is no table {min(missing)}."))
         ran = self._engine.run(request, emit=self._emit)
         return {
             "ok": True,

@@ -254,6 +254,17 @@ def test_names_of_tables_compare_without_case(lake: Lake) -> None:
     assert lake.rows('SELECT N FROM "SELECT"') == [[1]]
 
 
+def test_table_named_like_a_view_of_the_system_is_read_where_it_exists_and_forbidden_elsewhere(lake: Lake) -> None:
+    table = make_table(tenant_id=lake.tenant_id, name="PG_Stats")
+    lake.publish(table, numbered(1), first_token=1)
+    assert lake.rows("WITH x AS (FROM pg_stats) SELECT n FROM x") == [[1]]
+    drop_table(tenant_id=lake.tenant_id, name="pg_stats", actor="test")
+    for name in ("pg_stats", "duckdb_settings", "sqlite_master"):
+        with pytest.raises(QueryForbidden, match="no table of this name"):
+            lake.ask(f"SELECT * FROM {name}")
+    assert lake.rows("SELECT n FROM pg_stats", snapshot_id=lake.ask("SELECT 1")["snapshot_id"] - 1) == [[1]]
+
+
 def test_dropped_foreign_and_unknown_tables_do_not_exist(lake: Lake) -> None:
     table = make_table(tenant_id=lake.tenant_id, name="mine")
     snapshot = lake.publish(table, numbered(1), first_token=1)

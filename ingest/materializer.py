@@ -5,15 +5,17 @@ A crash leaves, by the step it comes after: a claim that runs out (`after_claim`
 """
 
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import structlog
-from django.db import DatabaseError, InterfaceError, OperationalError, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
 from catalog.models import Snapshot, TableDef
 from catalog.publish import NewFile, lock_head, publish_snapshot
@@ -142,7 +144,8 @@ def _give_back(claim: Claim) -> None:
 
 def _publish(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> SnapshotInfo:
     tables = {table.table_id: table for table in live_tables(tenant_id=claim.tenant_id).tables.values()}
-    files = list(_write_files(claim, tables=tables, store=store, policy=policy))
+    with _kept(claim, policy=policy.claim):
+        files = list(_write_files(claim, tables=tables, store=store, policy=policy))
     failpoint("materialize.after_put")
     with transaction.atomic():
         bus.hold(claim)
@@ -159,6 +162,32 @@ def _publish(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
         bus.ack(claim, snapshot_id=snapshot.snapshot_id, max_envelopes=policy.claim.max_envelopes, dropped=dropped)
         failpoint("materialize.before_commit")
     return snapshot
+
+
+@contextmanager
+def _kept(claim: Claim, *, policy: ClaimPolicy) -> Iterator[None]:
+    """While the block runs the lease is extended, as far as an attempt may last: a slow store is no dead worker.
+
+    Without it the next worker would be as slow, and an envelope alone in such claims would be blamed for it.
+    """
+    over = threading.Event()
+
+    def extend() -> None:
+        try:
+            while not over.wait(policy.lease.total_seconds() / 3):
+                bus.extend(claim, policy=policy)
+        except (LeaseLost, OperationalError, InterfaceError):
+            log.warning("extend_failed", tenant_id=claim.tenant_id, batch_id=claim.batch_id)
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=extend, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _still_live(claim: Claim) -> set[int]:

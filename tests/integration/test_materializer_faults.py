@@ -273,6 +273,41 @@ def test_database_session_lost_in_the_last_transaction_is_nobodys_attempt(lake: 
     assert lake.rows(tenant_id) == ROWS
 
 
+class Slow(LocalStore):
+    """A store whose every put takes longer than a lease."""
+
+    def put_file(self, key: str, path: Path) -> ObjectInfo:
+        time.sleep(1.5)
+        return super().put_file(key, path)
+
+
+def test_slow_store_costs_neither_the_lease_nor_an_attempt(lake: Lake, tenant_id: str) -> None:
+    store, lease = Slow(root=lake.root / "objects"), timedelta(milliseconds=700)
+    task = Background(partial(lake.materialize, tenant_id, store=store, lease=lease))
+    deadline = time.monotonic() + 10
+    live = IngestClaimBatch.objects.filter(tenant_id=tenant_id, state="claimed")
+    while not live.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    while not task.done:
+        assert lake.materialize(tenant_id) == 0, "nobody takes over from a worker that is alive"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert task.result() == 1
+    assert IngestClaimBatch.objects.filter(tenant_id=tenant_id).count() == 1
+    assert attempts(tenant_id) == [0, 0, 0]
+    assert lake.rows(tenant_id) == ROWS
+
+
+def test_attempt_lasts_no_longer_than_its_limit(lake: Lake, tenant_id: str) -> None:
+    store = Slow(root=lake.root / "objects")
+    lease, limit = timedelta(milliseconds=300), timedelta(milliseconds=500)
+    lake.materialize(tenant_id, store=store, lease=lease, attempt_limit=limit, seconds=0.1)
+    assert resolve(tenant_id=tenant_id).visible_token == 0
+    drain(lake, tenant_id)
+    assert lake.rows(tenant_id) == ROWS
+
+
 class Overtaken(LocalStore):
     """A store so slow that the lease runs out during the put and something happens meanwhile."""
 

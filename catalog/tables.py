@@ -75,11 +75,8 @@ def create_table(*, tenant_id: str, definition: TableDefinition, actor: str) -> 
 def drop_table(*, tenant_id: str, name: str, actor: str) -> None:
     """From a new snapshot on the table does not exist; older snapshots still read it. Its pending writes go with it."""
     snapshot = publish_snapshot(tenant_id=tenant_id, kind=Snapshot.Kind.DDL, actor=actor)
-    table = TableDef.objects.filter(tenant_id=tenant_id, name__iexact=name, dropped_in=None).first()
-    if table is None:
-        raise _not_found(name)
-    table.dropped_in = snapshot.snapshot_id
-    table.save(update_fields=["dropped_in"])
+    table = get_table(tenant_id=tenant_id, name=name)
+    TableDef.objects.filter(table_id=table.table_id).update(dropped_in=snapshot.snapshot_id)
     live = SnapshotFile.objects.filter(tenant_id=tenant_id, table_id=table.table_id, removed_in=None)
     live.update(removed_in=snapshot.snapshot_id)
     lock_tokens(tenant_id=tenant_id)

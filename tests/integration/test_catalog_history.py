@@ -149,6 +149,16 @@ def test_dropping_twice_is_refused_and_makes_no_snapshot() -> None:
     assert resolve(tenant_id=tenant_id) == head
 
 
+@pytest.mark.parametrize("name", ["events\0", "\0", "event\u017f", "even%", "event_", "", "e" * 10_000])
+def test_only_the_name_itself_drops_a_table(name: str) -> None:
+    """U+017F, the long s, is an S in upper case, and a NUL is nothing that PostgreSQL takes."""
+    tenant_id = make_tenant()
+    make_table(tenant_id=tenant_id)
+    with pytest.raises(TableNotFound):
+        drop_table(tenant_id=tenant_id, name=name, actor="test")
+    assert get_table(tenant_id=tenant_id, name="events").name == "events"
+
+
 def test_name_in_use_is_refused_and_makes_no_snapshot() -> None:
     tenant_id = make_tenant()
     make_table(tenant_id=tenant_id, name="Events")

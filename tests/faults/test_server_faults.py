@@ -84,3 +84,31 @@ def test_postgresql_stopped_at_once_under_load_and_started_again(
             load.wait_for_acks(40)
     settle(client, recorder, table, seconds=30)
     assert load.outcomes["unknown"] > 0, "the fault was felt"
+
+
+def test_postgresql_away_is_said_at_once_and_by_name(
+    stack: Stack, client: Client, recorder: Recorder, table: str
+) -> None:
+    client.ingest(table, "before", wait=True)
+    stack.signal("postgres", signal.SIGQUIT)
+    stack.wait_for_end("postgres")
+    try:
+        for method, path, document in (
+            ("POST", f"/v1/ingest/{table}", {"records": [{"payload": {"id": "never"}}]}),
+            ("POST", "/v1/query", {"sql": f"SELECT * FROM {table}"}),
+            ("GET", "/v1/lag", None),
+            ("GET", "/v1/ready", None),
+        ):
+            began = time.monotonic()
+            reply = client.call(method, path, document)
+            assert (reply.status, reply.json()["error_code"]) == (503, "DEPENDENCY_UNAVAILABLE"), reply.body
+            assert reply.json()["retryable"] is True
+            assert int(reply.headers["Retry-After"]) >= 1
+            assert time.monotonic() - began < 2
+            assert b"psycopg" not in reply.body and stack.postgres.password.encode() not in reply.body
+        assert client.call("GET", "/v1/health").status == 200
+        assert client.call("GET", "/v1/metrics").status == 200
+    finally:
+        stack.start("postgres")
+    client.ingest(table, "after", wait=True)
+    assert settle(client, recorder, table) == {"before": 1, "after": 1}

@@ -23,6 +23,7 @@ from ingest.errors import Backpressure, IdempotencyConflict
 _TRIES = 20
 _REFUSED = "DM001"
 _DEADLOCK = "40P01"
+_NULL, _NO_PARENT = "23502", "23503"
 
 _PUBLISH = """
 SELECT outcome, event, first, last, coalesce(array_length(duplicates, 1), 0), covering
@@ -157,6 +158,9 @@ def _execute(arguments: list[Any]) -> tuple[Any, ...]:
             raise _refusal(cause.diag.message_primary or "", cause.diag.message_detail) from None
         if code == _DEADLOCK:
             raise _Again from exc
+        if code in (_NULL, _NO_PARENT):
+            # The table or its tenant is gone while the version is the known one: the catalog is another one now.
+            raise _Stale from exc
         if isinstance(exc, OperationalError):
             connection.close()
             raise OutcomeUnknown(

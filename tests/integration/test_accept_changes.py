@@ -10,6 +10,7 @@ from django.db import connection, connections, transaction
 from catalog.errors import TableNotFound
 from catalog.snapshots import latest_issued_token
 from catalog.tables import TableInfo, drop_table
+from catalog.tenants import create_tenant
 from duckmesh.kernel.errors import OutcomeUnknown, Unavailable
 from ingest.accept import Accepted, accept
 from ingest.decode.batch import DecodedBatch
@@ -97,6 +98,25 @@ def test_table_made_a_moment_ago_is_found(tenant_id: str) -> None:
         write_ids(tenant_id, "a", table="fresh")
     Background(lambda: make_table(tenant_id=tenant_id, name="Fresh")).result()
     assert write_ids(tenant_id, "a", table="FRESH").accepted_count == 1
+
+
+def test_catalog_that_was_replaced_beneath_the_same_version_is_read_anew(tenant_id: str, lake: Lake) -> None:
+    write_ids(tenant_id, "warm")
+
+    def replace_catalog(*tables: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("TRUNCATE tenant, ingest_key CASCADE")
+        create_tenant(tenant_id=tenant_id)
+        for name in tables:
+            make_table(tenant_id=tenant_id, name=name)
+
+    replace_catalog("events")
+    assert write_ids(tenant_id, "a").accepted_count == 1
+    lake.materialize(tenant_id)
+    assert lake.rows(tenant_id) == {"a": 1}
+    replace_catalog("others")
+    with pytest.raises(TableNotFound):
+        write_ids(tenant_id, "b")
 
 
 def test_write_behind_an_open_drop_waits_and_is_refused(tenant_id: str) -> None:

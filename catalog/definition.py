@@ -31,13 +31,17 @@ class TableDefinition:
 
 
 def parse_definition(json: Mapping[str, Any]) -> TableDefinition:
-    """The definition that the body of `POST /v1/tables` describes. Raises `Invalid` that names every problem."""
+    """The definition that the body of `POST /v1/tables` describes; `null` stands for an absent member.
+
+    Raises `Invalid` that names every problem.
+    """
+    json = {member: value for member, value in json.items() if value is not None}
     problems: list[str] = [f"{name!r} is not a member of a table's definition" for name in sorted(set(json) - _KNOWN)]
     name = json.get("table_name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         problems.append("table_name must be 1 to 63 letters, digits and '_', not beginning with a digit")
         name = ""
-    if json.get("schema_json") is None:
+    if "schema_json" not in json:
         problems.append("schema_json is needed: a table that grows its columns from its data cannot be made yet")
         columns: tuple[ParsedColumn, ...] = ()
     else:
@@ -51,7 +55,7 @@ def parse_definition(json: Mapping[str, Any]) -> TableDefinition:
         kind = spelled[column.lower()].type.partition("(")[0]
         if kind not in _KEY_TYPES:
             problems.append(f"primary_key_cols: {column} is {spelled[column.lower()].type}, which cannot be a key")
-    partition = _partition_spec(json.get("partition_spec") or {}, spelled, key, problems)
+    partition = _partition_spec(json.get("partition_spec", {}), spelled, key, problems)
     mode = json.get("compatibility_mode", "backward")
     if mode not in MODES:
         problems.append(f"compatibility_mode must be one of {', '.join(MODES)}")
@@ -71,7 +75,7 @@ def parse_definition(json: Mapping[str, Any]) -> TableDefinition:
 def _column_list(
     json: Mapping[str, Any], member: str, spelled: Mapping[str, ParsedColumn], problems: list[str]
 ) -> tuple[str, ...]:
-    value = json.get(member) or []
+    value = json.get(member, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         problems.append(f"{member} must be a list of column names")
         return ()

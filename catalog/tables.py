@@ -87,7 +87,7 @@ def get_table(*, tenant_id: str, name: str) -> TableInfo:
     """The live table of this name, compared without case. Raises `TableNotFound`."""
     table = live_tables(tenant_id=tenant_id).tables.get(name.lower())
     if table is None:
-        raise _not_found(name)
+        raise TableNotFound(f"There is no table {name[:63]}.", table_name=name[:63])
     return table
 
 
@@ -153,7 +153,3 @@ def _table(row: tuple[Any, ...]) -> TableInfo:
         created_in=row[10],
         dropped_in=row[11],
     )
-
-
-def _not_found(name: str) -> TableNotFound:
-    return TableNotFound(f"There is no table {name[:63]}.", table_name=name[:63])

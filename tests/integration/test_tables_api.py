@@ -106,6 +106,26 @@ def test_every_problem_of_a_definition_is_named(client: Client, headers: dict[st
         assert word in problem["detail"]
 
 
+@pytest.mark.parametrize("member", ["primary_key_cols", "sort_cols", "partition_spec"])
+@pytest.mark.parametrize("value", [0, False, "", [[]]])
+def test_what_is_no_list_and_no_object_is_refused_also_when_it_is_empty(
+    client: Client, headers: dict[str, str], member: str, value: object
+) -> None:
+    assert member in problem_of(create(client, headers, **{member: value}), 400, "INVALID_REQUEST")["detail"]
+
+
+def test_null_stands_for_an_absent_member(client: Client, headers: dict[str, str]) -> None:
+    members = ("primary_key_cols", "sort_cols", "partition_spec", "compatibility_mode")
+    table = create(client, headers, **dict.fromkeys(members)).json()
+    assert [table[member] for member in members] == [[], [], {}, "backward"]
+
+
+def test_a_name_that_no_table_can_have_is_not_found(client: Client, headers: dict[str, str]) -> None:
+    for name in ("%00", "a%00b", "%ff", "a" * 5_000):
+        for method in (client.get, client.delete):
+            problem_of(method(f"/v1/tables/{name}", headers=headers), 404, "TABLE_NOT_FOUND")
+
+
 def test_a_foreign_table_answers_as_one_that_does_not_exist(client: Client, headers: dict[str, str]) -> None:
     create(client, headers)
     create_tenant(tenant_id="other")

@@ -106,10 +106,18 @@ INGEST_OUTCOMES = (
 )
 
 
+CLAIM_ENDS = ("lease_lost", "unavailable", "failed")
+PUBLISH_FAILURES = ("unavailable", "failed")
+
+
 def begin_at_zero() -> None:
-    """Every counter whose labels are known exists from the start of the process."""
+    """Every counter whose labels are known exists from the start of the process, in the workers too."""
     for outcome in INGEST_OUTCOMES:
         kernel.ingest_requests.labels(outcome)
     kernel.query_requests.labels("ok")
     for waiter in ("ingest", "query"):
         kernel.consistency_timeouts.labels(waiter)
+    for reason in CLAIM_ENDS:
+        kernel.claim_retries.labels(reason)
+    for reason in PUBLISH_FAILURES:
+        kernel.snapshot_publish_failures.labels(reason)

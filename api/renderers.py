@@ -38,8 +38,8 @@ class OfferedRenderer(DefaultContentNegotiation):
     """The first kind of answer that `Accept` allows; 406 if the view has none of them. The address plays no part."""
 
     def get_accept_list(self, request: Request) -> list[str]:
-        """What the client takes, best first as it wrote them."""
-        header: str = request.META.get("HTTP_ACCEPT", "*/*")
+        """What the client takes, best first as it wrote them; everything if it does not say."""
+        header: str = request.META.get("HTTP_ACCEPT", "").strip() or "*/*"
         return [kind.strip() for kind in header.split(",")]
 
     def filter_renderers(self, renderers: Any, _format: str) -> Any:

@@ -151,5 +151,5 @@ def test_a_foreign_table_does_not_exist(caller: Caller) -> None:
 def test_another_kind_of_answer_is_not_acceptable_yet(caller: Caller) -> None:
     for kind in ("text/csv", "application/vnd.apache.arrow.stream", "text/html"):
         problem_of(caller.query("SELECT 1", headers={"Accept": kind}), 406, "NOT_ACCEPTABLE")
-    for kind in ("*/*", "application/*", "text/csv, application/json;q=0.5", "application/json"):
+    for kind in ("", "*/*", "application/*", "text/csv, application/json;q=0.5", "application/json"):
         assert caller.query("SELECT 1", headers={"Accept": kind}).json()["rows"] == [[1]]

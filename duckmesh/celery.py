@@ -45,7 +45,6 @@ app.conf.update(
     },
     # Celery would open a connection to PostgreSQL for every task, and its handshake costs more than most tasks.
     CELERY_DB_REUSE_MAX=100_000,
-    beat_schedule_filename=str(_config.home / "celerybeat-schedule"),
 )
 app.autodiscover_tasks(["ingest", "maintenance"])
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from duckmesh.devstack import addresses, bootstrap, processes
-from duckmesh.devstack.bootstrap import Credentials
+from duckmesh.devstack import addresses, processes
+from duckmesh.devstack.credentials import Credentials, read_credentials
 from duckmesh.devstack.http import Api
 from duckmesh.devstack.layout import Home
 from duckmesh.devstack.postgres import THROW_AWAY, Postgres, data_directory
@@ -96,7 +96,7 @@ class Stack:
         subprocess.run(
             [sys.executable, "-m", "duckmesh.devstack.bootstrap"], env=self.environ(), cwd=ROOT, check=True, timeout=60
         )
-        self.credentials: Credentials = bootstrap.read_credentials(self.home)
+        self.credentials: Credentials = read_credentials(self.home)
 
     @property
     def base_url(self) -> str:

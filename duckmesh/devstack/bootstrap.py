@@ -1,9 +1,6 @@
 """What a stack needs before its first request: servers that answer, the database, its contents."""
 
-import json
 import os
-from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import django
@@ -11,19 +8,11 @@ import psycopg2
 import redis
 from psycopg2 import sql
 
+from duckmesh.devstack.credentials import Credentials
 from duckmesh.devstack.errors import StackError
 from duckmesh.devstack.layout import Home
 from duckmesh.devstack.programs import LOOPBACK
 from duckmesh.kernel.config import load_config
-
-
-@dataclass(frozen=True, kw_only=True)
-class Credentials:
-    """How to reach the stack as its first tenant."""
-
-    base_url: str
-    tenant_id: str
-    api_key: str
 
 
 def create_database(url: str) -> None:
@@ -82,23 +71,6 @@ def main() -> None:
     config = load_config()
     create_database(config.database_url)
     prepare_database(Home(config.home), base_url=f"http://{LOOPBACK}:{config.port}")
-
-
-def read_credentials(home: Home) -> Credentials:
-    """The credentials that the last `up` left in the home."""
-    found = read_json(home.credentials)
-    if not found:
-        raise StackError(f"{home.credentials} is missing: run make up.")
-    return Credentials(**found)
-
-
-def read_json(path: Path) -> dict[str, str]:
-    """The object in `path`; empty if there is none."""
-    try:
-        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return found
 
 
 if __name__ == "__main__":

@@ -16,14 +16,15 @@ from rich.table import Table
 
 from duckmesh.devstack import demo_questions as questions
 from duckmesh.devstack import stack
-from duckmesh.devstack.bootstrap import Credentials
+from duckmesh.devstack.credentials import Credentials
 from duckmesh.devstack.demo_data import FLIGHTS, SMALL, SOURCES
 from duckmesh.devstack.demo_feed import RECORDS_PER_REQUEST, Sent, send
 from duckmesh.devstack.errors import StackError
 from duckmesh.devstack.http import Api
 from duckmesh.devstack.layout import Home
 from duckmesh.devstack.supervision import Supervisor
-from duckmesh.kernel.config import Config
+from duckmesh.kernel.config import PREFIX, Config
+from query.limits import sealing
 
 VISIBLE_WITHIN_MS = 60_000
 EARLY_FLIGHTS = 20_000
@@ -42,6 +43,7 @@ def run_demo(config: Config, *, console: Console, leave: bool) -> int:
     onlookers = _onlookers()
     try:
         console.print("Starting PostgreSQL, Redis, the API and the workers …")
+        _opt_out_of_sealing(console)
         started = stack.up(config, say=lambda text: console.print(f"  {text}"), tied=True)
         if started.already:
             console.print("  DuckMesh is already running; the demo uses it and leaves it running.")
@@ -63,6 +65,16 @@ def run_demo(config: Config, *, console: Console, leave: bool) -> int:
                 console.print("Stopping …")
             stack.down(config)
     return status
+
+
+def _opt_out_of_sealing(console: Console) -> None:
+    """Where runners cannot be sealed, the demo runs them all the same and says so: its only tenant is its user."""
+    if not sealing().sealed:
+        os.environ[f"{PREFIX}ALLOW_UNSEALED_SQL"] = "1"
+        console.print(f"WARNING: {sealing().describe()}", style="bold red")
+        console.print(
+            "WARNING: the demo runs its own SQL unsealed. Let nobody else query this stack.", style="bold red"
+        )
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

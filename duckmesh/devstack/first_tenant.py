@@ -11,7 +11,7 @@ from api.keys import authenticate, create_api_key
 from api.models import Role
 from catalog.models import Tenant
 from catalog.tenants import create_tenant
-from duckmesh.devstack.bootstrap import Credentials, read_json
+from duckmesh.devstack.credentials import Credentials, read_json
 from duckmesh.devstack.layout import Home
 from duckmesh.devstack.programs import write_private
 from duckmesh.kernel import clock

@@ -14,7 +14,16 @@ APP = "duckmesh.celery"
 
 def runners(config: Config, home: Home) -> Program:
     """The process that forks the sealed query runners."""
-    return _python("runners", ["query.zygote", "--socket", str(_runner_socket(config, home))], home)
+    options = {
+        "--socket": str(_runner_socket(config, home)),
+        "--memory-bytes": str(config.query_memory_bytes),
+        "--threads": str(config.query_threads),
+        "--spill-dir": str(home.root / "spill"),
+        "--spill-bytes": str(config.query_spill_bytes),
+    }
+    pairs = [part for pair in options.items() for part in pair]
+    unsealed = ["--allow-unsealed"] if config.allow_unsealed_sql else []
+    return _python("runners", ["query.zygote", *pairs, *unsealed], home)
 
 
 def api(config: Config, home: Home) -> Program:

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from duckmesh.devstack import addresses, bootstrap, processes
-from duckmesh.devstack.bootstrap import Credentials
+from duckmesh.devstack.credentials import Credentials, read_credentials
 from duckmesh.devstack.errors import StackError
 from duckmesh.devstack.http import Api
 from duckmesh.devstack.layout import Home
@@ -69,7 +69,7 @@ def up(config: Config, *, say: Say, tied: bool = False) -> Started:
     with exclusively(home):
         if supervisor.running():
             if is_ready(found := running(home)) is None:
-                credentials = bootstrap.read_credentials(home)
+                credentials = read_credentials(home)
                 return Started(running=found, credentials=credentials, already=True, password=None)
             say("An unfinished start was found; it is stopped first.")
             supervisor.stop(servers=SERVERS)

@@ -109,9 +109,7 @@ def test_types_have_arrow_and_duckdb_counterparts(text: str, arrow: pa.DataType,
 
 
 def test_columns_default_to_nullable_and_may_be_named_by_keywords() -> None:
-    parsed = parse_columns(
-        [{"name": "select", "type": "INT64"}, {"name": "_x", "type": "date", "nullable": False}]
-    )
+    parsed = parse_columns([{"name": "select", "type": "INT64"}, {"name": "_x", "type": "date", "nullable": False}])
     assert parsed == (
         ParsedColumn(name="select", type="int64", nullable=True),
         ParsedColumn(name="_x", type="date", nullable=False),
@@ -155,9 +153,7 @@ def test_a_thousand_columns_are_the_most() -> None:
     assert problems([*columns, {"name": "more", "type": "bool"}]) == []
 
 
-@pytest.mark.parametrize(
-    "wrong", [None, [], "x", {}, {"columns": None}, {"columns": {}}, {"columns": [], "x": 1}]
-)
+@pytest.mark.parametrize("wrong", [None, [], "x", {}, {"columns": None}, {"columns": {}}, {"columns": [], "x": 1}])
 def test_schema_json_is_an_object_with_a_list_of_columns(wrong: object) -> None:
     with pytest.raises(Invalid):
         parse_schema(wrong)

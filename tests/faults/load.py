@@ -125,5 +125,6 @@ def settle(client: Client, recorder: Recorder, *tables: str, seconds: float = 20
                 raise
             time.sleep(0.2)
     client.read(*tables, snapshot_id=last.snapshot_id)
-    assert [str(violation) for violation in check(recorder.history())] == []
+    violations = check(recorder.history())
+    assert not violations, "\n".join(map(str, violations))
     return {identity: count for rows in last.rows.values() for identity, count in rows.items()}

@@ -33,6 +33,14 @@ def wait_for(path: Path, *, seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
+def wait_until_it_knows(stack: Stack, *, seconds: float = 20) -> None:
+    """The worker has noticed that its claim is not its own any more, or that its session was ended."""
+    deadline = time.monotonic() + seconds
+    while not {"lease_lost", "publish_postponed"} & set(stack.log(WORKER).read_text(encoding="utf-8").split('"')):
+        assert time.monotonic() < deadline, "the resumed worker noticed nothing"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("step", ["after_claim", "after_put", "before_commit", "after_commit"])
 def test_worker_process_killed_at_a_step_under_load(
     stack: Stack, client: Client, recorder: Recorder, table: str, tmp_path: Path, step: str
@@ -67,6 +75,7 @@ def test_worker_stopped_past_its_lease_and_resumed(
 ) -> None:
     reached = tmp_path / step
     stack.kill(WORKER)
+    stack.log(WORKER).unlink()
     with Load(client, table) as load:
         load.wait_for_acks(20)
         stack.start(WORKER, failpoints=f"materialize.{step}=stop@{reached}")
@@ -76,6 +85,7 @@ def test_worker_stopped_past_its_lease_and_resumed(
             stopped_at = load.token
             client.read(table, min_token=stopped_at, seconds=20)
             stack.thaw(WORKER)
+            wait_until_it_knows(stack)
             load.wait_for_acks(50)
             settle(client, recorder, table)
         finally:

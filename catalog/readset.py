@@ -42,7 +42,7 @@ class ReadSet:
     """A snapshot and those of the wanted tables that exist in it, by lower-case name.
 
     With a token: `issued_token` is the greatest token of the tenant if the snapshot does not reach the asked one, and
-    `failed_event_id` the oldest failed write of these tables that the asked one covers.
+    `failed_event_id` the oldest failed write of these tables that the asked one covers and the snapshot does not hold.
     """
 
     snapshot_id: int
@@ -69,7 +69,7 @@ WITH at AS (
 SELECT at.snapshot_id, at.snapshot_time, at.visible_token,
        CASE WHEN %(token)s > at.visible_token THEN duckmesh_latest_token(%(tenant)s) END,
        CASE WHEN %(token)s IS NOT NULL
-            THEN duckmesh_first_failure(%(tenant)s, %(token)s, ARRAY(SELECT table_id FROM wanted)) END,
+            THEN duckmesh_first_failure(%(tenant)s, %(token)s, ARRAY(SELECT table_id FROM wanted), at.snapshot_id) END,
        (SELECT json_agg(json_build_array(w.table_id, w.name, w.primary_key_cols, w.schema_version, w.schema_json,
                (SELECT json_agg(json_build_array(f.path, f.row_count, f.size_bytes, f.sha256, f.schema_version)
                                 ORDER BY f.min_token, f.file_id)

@@ -110,8 +110,8 @@ def latest_issued_token(*, tenant_id: str) -> int:
 
 
 def first_failure(*, tenant_id: str, token: int, table_ids: Iterable[int]) -> int | None:
-    """The oldest envelope of these tables with a token up to `token` that was set aside as failed, if there is one."""
+    """The oldest envelope of these tables with a token up to `token` that failed and is still not visible, if any."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT duckmesh_first_failure(%s, %s, %s)", [tenant_id, token, list(table_ids)])
+        cursor.execute("SELECT duckmesh_first_failure(%s, %s, %s, NULL)", [tenant_id, token, list(table_ids)])
         found = cursor.fetchone()[0]
     return None if found is None else int(found)

@@ -39,28 +39,28 @@ class Lag:
     tables: tuple[TableLag, ...]
 
 
-# One statement, so that its figures are of one instant. Pending and failed rows have partial indexes of their own.
+# One statement, so that its figures are of one instant. What waits and what failed have indexes of their own.
 _LAG = """
-WITH waiting AS (
-  SELECT e.tenant_id, e.table_id, e.record_count, e.state, e.accepted_at,
-         EXISTS (SELECT 1 FROM ingest_claim_item i JOIN ingest_claim_batch b USING (batch_id)
-                  WHERE i.event_id = e.event_id AND b.state = 'claimed'
-                    AND b.lease_until > clock_timestamp()) AS claimed
-    FROM ingest_event e WHERE e.tenant_id = ANY (%(tenants)s) AND e.state IN ('pending', 'failed')
-), by_table AS (
-  SELECT tenant_id, table_id,
-         coalesce(sum(record_count) FILTER (WHERE state = 'pending' AND NOT claimed), 0)::bigint AS accepted,
-         coalesce(sum(record_count) FILTER (WHERE state = 'pending' AND claimed), 0)::bigint AS claimed,
-         coalesce(sum(record_count) FILTER (WHERE state = 'failed'), 0)::bigint AS failed,
-         min(accepted_at) FILTER (WHERE state = 'pending') AS oldest
-    FROM waiting GROUP BY tenant_id, table_id
-)
 SELECT c.tenant_id, c.visible_token, duckmesh_latest_token(c.tenant_id), c.snapshot_seq,
        greatest(0, extract(epoch FROM clock_timestamp() - c.snapshot_time) * 1000)::bigint,
        t.name, b.accepted, b.claimed, b.failed,
        coalesce(greatest(0, extract(epoch FROM clock_timestamp() - b.oldest) * 1000), 0)::bigint
   FROM tenant_catalog c
-  LEFT JOIN by_table b USING (tenant_id)
+  LEFT JOIN LATERAL (
+    SELECT table_id,
+           coalesce(sum(record_count) FILTER (WHERE NOT failed AND NOT claimed), 0)::bigint AS accepted,
+           coalesce(sum(record_count) FILTER (WHERE NOT failed AND claimed), 0)::bigint AS claimed,
+           coalesce(sum(record_count) FILTER (WHERE failed), 0)::bigint AS failed,
+           min(accepted_at) FILTER (WHERE NOT failed) AS oldest
+      FROM (SELECT p.table_id, p.record_count, p.accepted_at, false AS failed, i.event_id IS NOT NULL AS claimed
+              FROM duckmesh_pending(c.tenant_id, NULL) p
+              LEFT JOIN (SELECT event_id FROM ingest_claim_batch JOIN ingest_claim_item USING (batch_id)
+                          WHERE tenant_id = c.tenant_id AND state = 'claimed' AND lease_until > clock_timestamp()
+                        ) i USING (event_id)
+            UNION ALL
+            SELECT table_id, record_count, accepted_at, true, false FROM ingest_event
+             WHERE tenant_id = c.tenant_id AND state = 'failed' AND passed_in IS NOT NULL) waiting
+     GROUP BY table_id) b ON true
   LEFT JOIN table_def t ON t.table_id = b.table_id
  WHERE c.tenant_id = ANY (%(tenants)s)
  ORDER BY c.tenant_id, t.name
@@ -110,19 +110,21 @@ def _lag(tenant_id: str, rows: list[tuple[int, ...]]) -> Lag:
     )
 
 
+# Tokens are given in the order of time: the oldest is the first.
 _DUE = """
-SELECT tenant_id FROM ingest_event WHERE state = 'pending'
- GROUP BY tenant_id HAVING min(accepted_at) <= clock_timestamp() - make_interval(secs => %s)
+SELECT c.tenant_id
+  FROM tenant_catalog c
+ CROSS JOIN LATERAL (SELECT accepted_at FROM duckmesh_pending(c.tenant_id, 1) ORDER BY first_token LIMIT 1) oldest
+ WHERE oldest.accepted_at <= clock_timestamp() - make_interval(secs => %s)
 """
 
 _IS_DUE = """
 SELECT c.visible_token < %(wanted)s OR p.oldest <= clock_timestamp() - make_interval(secs => %(interval)s)
        OR p.size_bytes >= %(bytes)s
   FROM tenant_catalog c
- CROSS JOIN LATERAL (SELECT min(accepted_at) AS oldest, sum(size_bytes) AS size_bytes
-                       FROM (SELECT accepted_at, size_bytes FROM ingest_event
-                              WHERE tenant_id = %(tenant)s AND state = 'pending'
-                              ORDER BY first_token LIMIT 1000) e) p
+ CROSS JOIN (SELECT min(accepted_at) AS oldest, sum(size_bytes) AS size_bytes
+               FROM (SELECT accepted_at, size_bytes FROM duckmesh_pending(%(tenant)s, 1000)
+                      ORDER BY first_token LIMIT 1000) e) p
  WHERE c.tenant_id = %(tenant)s AND p.oldest IS NOT NULL
 """
 

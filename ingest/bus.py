@@ -60,7 +60,7 @@ class Claim:
 
     @property
     def last_token(self) -> int:
-        """The watermark of the snapshot that applies this claim."""
+        """The watermark of the snapshot that applies this claim, unless all of it is replayed: it never falls."""
         return self.envelopes[-1].last_token
 
 
@@ -102,8 +102,8 @@ RETURNING batch_id, epoch, envelope_limit
 
 _TAKE = """
 WITH oldest AS (
-  SELECT event_id, first_token, size_bytes FROM ingest_event
-   WHERE tenant_id = %(tenant)s AND state = 'pending' ORDER BY first_token LIMIT %(limit)s
+  SELECT event_id, first_token, size_bytes FROM duckmesh_pending(%(tenant)s, %(limit)s)
+   ORDER BY first_token LIMIT %(limit)s
 ), measured AS (
   SELECT event_id, sum(size_bytes) OVER (ORDER BY first_token) - size_bytes AS before FROM oldest
 ), taken AS (
@@ -247,7 +247,8 @@ def nack(claim: Claim, *, error: str, reason: str, max_attempts: int) -> None:
     """The claim is given back because its envelopes failed. Raises `LeaseLost`.
 
     Of several, the next claim takes half as many: what fails is found by bisection. One that was alone has failed once
-    more; at `max_attempts` it is set aside as failed, with an incident, and the watermark goes on past it.
+    more; at `max_attempts` it is set aside as failed, with an incident, and the watermark goes on past it, unless it
+    went past it long ago and this was a replay.
     """
     hold(claim)
     _end(claim, state=IngestClaimBatch.State.RELEASED, envelope_limit=max(1, len(claim.envelopes) // 2))
@@ -258,9 +259,10 @@ def nack(claim: Claim, *, error: str, reason: str, max_attempts: int) -> None:
     event.error = {"error": error, "reason": reason}
     if event.attempts >= max_attempts:
         event.state = IngestEvent.State.FAILED
-        publish_snapshot(
-            tenant_id=claim.tenant_id, kind=Snapshot.Kind.INGEST, actor="materializer", watermark=claim.last_token
-        )
+        if event.passed_in is None:
+            event.passed_in = publish_snapshot(
+                tenant_id=claim.tenant_id, kind=Snapshot.Kind.INGEST, actor="materializer", watermark=claim.last_token
+            ).snapshot_id
         IncidentAudit.objects.create(
             tenant_id=claim.tenant_id,
             kind="ingest_event_failed",
@@ -268,7 +270,7 @@ def nack(claim: Claim, *, error: str, reason: str, max_attempts: int) -> None:
             message=f"The envelope {event.event_id} could not be written and was set aside.",
             context={"event_id": event.event_id, "first_token": event.first_token, "error": error, "reason": reason},
         )
-    event.save(update_fields=["attempts", "error", "state"])
+    event.save(update_fields=["attempts", "error", "state", "passed_in"])
 
 
 def requeue_expired() -> int:

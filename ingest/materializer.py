@@ -149,14 +149,14 @@ def _publish(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
     failpoint("materialize.after_put")
     with transaction.atomic():
         bus.hold(claim)
-        lock_head(tenant_id=claim.tenant_id)
+        head = lock_head(tenant_id=claim.tenant_id)
         live = _still_live(claim)
         snapshot = publish_snapshot(
             tenant_id=claim.tenant_id,
             kind=Snapshot.Kind.INGEST,
             actor=_ACTOR,
             added=[file for file in files if file.table_id in live],
-            watermark=claim.last_token,
+            watermark=max(head.visible_token, claim.last_token),
         )
         dropped = [envelope.event_id for envelope in claim.envelopes if envelope.table_id not in live]
         bus.ack(claim, snapshot_id=snapshot.snapshot_id, max_envelopes=policy.claim.max_envelopes, dropped=dropped)

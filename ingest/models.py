@@ -38,6 +38,9 @@ class IngestEvent(models.Model):
     attempts = models.IntegerField(default=0, db_default=0)
     error: "models.JSONField[dict[str, Any] | None, dict[str, Any] | None]" = models.JSONField(null=True)
     snapshot_id = models.BigIntegerField(null=True)
+    # The snapshot whose watermark went past it when it failed. Never cleared: whatever becomes of it, the snapshots
+    # from this one on and before `snapshot_id` do not hold it. Not to be purged while any of them is kept.
+    passed_in = models.BigIntegerField(null=True)
     accepted_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -62,12 +65,23 @@ class IngestEvent(models.Model):
                 name="ingest_event_committed_in_a_snapshot",
             ),
             models.CheckConstraint(
-                condition=~Q(state="failed") | Q(error__isnull=False), name="ingest_event_failed_says_why"
+                condition=~Q(state="failed") | Q(error__isnull=False, passed_in__isnull=False),
+                name="ingest_event_failed_says_why",
+            ),
+            models.CheckConstraint(
+                condition=Q(passed_in=None) | Q(snapshot_id=None) | Q(snapshot_id__gt=F("passed_in")),
+                name="ingest_event_passed",
             ),
         ]
         indexes = [
-            models.Index(fields=["tenant", "first_token"], condition=Q(state="pending"), name="ingest_event_pending"),
-            models.Index(fields=["tenant", "first_token"], condition=Q(state="failed"), name="ingest_event_failed"),
+            models.Index(
+                fields=["tenant", "first_token"],
+                condition=Q(state="pending", passed_in=None),
+                name="ingest_event_pending",
+            ),
+            models.Index(
+                fields=["tenant", "first_token"], condition=Q(passed_in__isnull=False), name="ingest_event_holes"
+            ),
         ]
 
     def __str__(self) -> str:

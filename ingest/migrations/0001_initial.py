@@ -32,6 +32,7 @@ class Migration(migrations.Migration):
                 ('attempts', models.IntegerField(db_default=0, default=0)),
                 ('error', models.JSONField(null=True)),
                 ('snapshot_id', models.BigIntegerField(null=True)),
+                ('passed_in', models.BigIntegerField(null=True)),
                 ('accepted_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ('table', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, to='catalog.tabledef')),
                 ('tenant', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, to='catalog.tenant')),
@@ -114,11 +115,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='ingestevent',
-            index=models.Index(condition=models.Q(('state', 'pending')), fields=['tenant', 'first_token'], name='ingest_event_pending'),
+            index=models.Index(condition=models.Q(('passed_in', None), ('state', 'pending')), fields=['tenant', 'first_token'], name='ingest_event_pending'),
         ),
         migrations.AddIndex(
             model_name='ingestevent',
-            index=models.Index(condition=models.Q(('state', 'failed')), fields=['tenant', 'first_token'], name='ingest_event_failed'),
+            index=models.Index(condition=models.Q(('passed_in__isnull', False)), fields=['tenant', 'first_token'], name='ingest_event_holes'),
         ),
         migrations.AddConstraint(
             model_name='ingestevent',
@@ -138,6 +139,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='ingestevent',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', 'failed'), _negated=True), ('error__isnull', False), _connector='OR'), name='ingest_event_failed_says_why'),
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', 'failed'), _negated=True), models.Q(('error__isnull', False), ('passed_in__isnull', False)), _connector='OR'), name='ingest_event_failed_says_why'),
+        ),
+        migrations.AddConstraint(
+            model_name='ingestevent',
+            constraint=models.CheckConstraint(condition=models.Q(('passed_in', None), ('snapshot_id', None), ('snapshot_id__gt', models.F('passed_in')), _connector='OR'), name='ingest_event_passed'),
         ),
     ]

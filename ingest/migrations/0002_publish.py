@@ -1,4 +1,4 @@
-"""The bus in SQL: one function accepts an envelope; two others tell the query plane what it may know of the bus."""
+"""The bus in SQL: one function accepts an envelope; others tell what waits and what is missing."""
 
 from django.db import migrations
 
@@ -12,13 +12,34 @@ COMMENT ON FUNCTION duckmesh_latest_token IS 'The greatest token ever issued to 
 """
 
 FIRST_FAILURE = """
-CREATE FUNCTION duckmesh_first_failure(p_tenant text, p_token bigint, p_tables bigint[]) RETURNS bigint LANGUAGE sql STABLE AS $$
+CREATE FUNCTION duckmesh_first_failure(p_tenant text, p_token bigint, p_tables bigint[], p_snapshot bigint)
+RETURNS bigint LANGUAGE sql STABLE AS $$
   SELECT event_id FROM ingest_event
-  WHERE tenant_id = p_tenant AND state = 'failed' AND first_token <= p_token AND table_id = ANY (p_tables)
+  WHERE tenant_id = p_tenant AND passed_in IS NOT NULL AND first_token <= p_token AND table_id = ANY (p_tables)
+    AND (state IN ('failed', 'pending') OR state = 'committed' AND snapshot_id > p_snapshot)
   ORDER BY first_token LIMIT 1
 $$;
 COMMENT ON FUNCTION duckmesh_first_failure IS
-  'The oldest envelope of these tables that was set aside as failed and holds a token up to p_token; null if there is none.';
+  'The oldest envelope of these tables with a token up to p_token that failed and that this snapshot, or for null the latest, does not hold.';
+"""
+
+# An envelope that is done leaves an entry in the index of the pending, and while somebody holds an old snapshot (a dump)
+# none of them can go: only the bound on the token keeps this from walking over them. Replays are the ones below it.
+PENDING = """
+CREATE FUNCTION duckmesh_pending(p_tenant text, p_most int)
+RETURNS TABLE (event_id bigint, table_id bigint, first_token bigint, record_count int, size_bytes bigint, accepted_at timestamptz)
+LANGUAGE sql STABLE AS $$
+  (SELECT event_id, table_id, first_token, record_count, size_bytes, accepted_at FROM ingest_event
+    WHERE tenant_id = p_tenant AND state = 'pending' AND passed_in IS NOT NULL
+    ORDER BY first_token LIMIT p_most)
+  UNION ALL
+  (SELECT event_id, table_id, first_token, record_count, size_bytes, accepted_at FROM ingest_event
+    WHERE tenant_id = p_tenant AND state = 'pending' AND passed_in IS NULL
+      AND first_token > (SELECT visible_token FROM tenant_catalog WHERE tenant_id = p_tenant)
+    ORDER BY first_token LIMIT p_most)
+$$;
+COMMENT ON FUNCTION duckmesh_pending IS
+  'The envelopes of the tenant that wait to be written: the oldest p_most that are replayed and the oldest p_most others.';
 """
 
 # plpgsql in READ COMMITTED takes a new snapshot for each statement: the look-up of duplicates sees the writer that the
@@ -140,7 +161,8 @@ class Migration(migrations.Migration):
             migrations.RunSQL.noop,
         ),
         migrations.RunSQL(LATEST_TOKEN, "DROP FUNCTION duckmesh_latest_token(text)"),
-        migrations.RunSQL(FIRST_FAILURE, "DROP FUNCTION duckmesh_first_failure(text, bigint, bigint[])"),
+        migrations.RunSQL(FIRST_FAILURE, "DROP FUNCTION duckmesh_first_failure(text, bigint, bigint[], bigint)"),
+        migrations.RunSQL(PENDING, "DROP FUNCTION duckmesh_pending(text, int)"),
         migrations.RunSQL(
             PUBLISH,
             "DROP FUNCTION duckmesh_publish(text, bigint, bigint, int, int[], bytea, bytea, int, int[], uuid, uuid,"

@@ -136,7 +136,14 @@ CASES = {
         EVENT + "({t}, {table}, 1, 5, 5, 1, '{{}}', 1, 'committed', NULL, NULL)",
         EVENT + "({t}, {table}, 1, 5, 5, 1, '{{}}', 1, 'pending', NULL, 1)",
     ],
-    "ingest_event_failed_says_why": [EVENT + "({t}, {table}, 1, 5, 5, 1, '{{}}', 1, 'failed', NULL, NULL)"],
+    "ingest_event_failed_says_why": [
+        EVENT + "({t}, {table}, 1, 5, 5, 1, '{{}}', 1, 'failed', NULL, NULL)",
+        "UPDATE ingest_event SET state = 'failed', snapshot_id = NULL, error = '{{}}' WHERE tenant_id = {t}",
+        "UPDATE ingest_event SET state = 'failed', snapshot_id = NULL, passed_in = 1 WHERE tenant_id = {t}",
+    ],
+    "ingest_event_passed": [
+        "UPDATE ingest_event SET state = 'committed', snapshot_id = 3, passed_in = 3 WHERE tenant_id = {t}"
+    ],
     "ingest_event_table_of_tenant": [EVENT + "({t}, {other_table}, 1, 5, 5, 1, '{{}}', 1, 'pending', NULL, NULL)"],
     "ingest_claim_one_live": [CLAIM + "({t}, 'w', 2, now(), 'claimed', 1, NULL)"],
     "ingest_claim_epoch": [CLAIM + "({t}, 'w', 1, now(), 'released', 1, now())"],

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from api import problems
+from api.parsers import has_unread_body
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -33,6 +34,9 @@ class RequestContext:
         structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
         response = self._respond(request)
         response["X-Request-ID"] = request_id
+        if response.status_code >= 400 and has_unread_body(request):
+            # The server ends such a connection without a word, and the next request on it would be lost.
+            response["Connection"] = "close"
         if isinstance(response, HttpResponse) and "Content-Length" not in response:
             response["Content-Length"] = str(len(response.content))
         return response

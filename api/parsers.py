@@ -21,6 +21,7 @@ MAX_DEPTH = 100
 
 _CHUNK = 2**16
 _DISCARDED = 2**28
+_READ = "duckmesh.body_is_read"
 # Strings are skipped whole. The possessive quantifier and the open end keep this linear on any input.
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 
@@ -54,9 +55,7 @@ class _Source(Protocol):
 
 def read_body(request: HttpRequest, *, limit: int) -> bytes:
     """The whole body, or `PayloadTooLarge` without holding more than `limit` bytes of it."""
-    # Django takes a body without Content-Length for empty; a chunked one ends where the server says that it ends.
-    chunked = "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
-    source: _Source = request.META["wsgi.input"] if chunked else request
+    source = _source(request)
     chunks: list[bytes] = []
     left = limit
     if _declared_length(request) <= limit:
@@ -66,21 +65,42 @@ def read_body(request: HttpRequest, *, limit: int) -> bytes:
                 break
             chunks.append(chunk)
         else:
+            request.META[_READ] = True
             return b"".join(chunks)
-    _discard(source)
+    discard_body(request)
     raise PayloadTooLarge(f"The body is larger than {limit} bytes.", limit_bytes=limit)
+
+
+def has_unread_body(request: HttpRequest) -> bool:
+    """Whether a body came, or is still coming, that nothing of ours has read to its end."""
+    return (_declared_length(request) > 0 or _is_chunked(request)) and _READ not in request.META
+
+
+def discard_body(request: HttpRequest) -> None:
+    """Take in what is left of the body, unless it is endless.
+
+    Most senders read the answer only when they have sent all: what is closed on them sooner, they never see.
+    """
+    source, left = _source(request), _DISCARDED
+    while left > 0 and (chunk := source.read(_CHUNK)):
+        left -= len(chunk)
+    if left > 0:
+        request.META[_READ] = True
+
+
+def _is_chunked(request: HttpRequest) -> bool:
+    return "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
+
+
+def _source(request: HttpRequest) -> _Source:
+    # Django takes a body without Content-Length for empty; a chunked one ends where the server says that it ends.
+    source: _Source = request.META["wsgi.input"] if _is_chunked(request) else request
+    return source
 
 
 def _declared_length(request: HttpRequest) -> int:
     text = request.META.get("CONTENT_LENGTH") or "0"
     return int(text) if text.isdecimal() and len(text) < 20 else 0
-
-
-def _discard(source: _Source) -> None:
-    """Most senders read the answer only when they have sent all: what is closed on them sooner, they never see."""
-    left = _DISCARDED
-    while left > 0 and (chunk := source.read(_CHUNK)):
-        left -= len(chunk)
 
 
 def parse_object(body: bytes) -> dict[str, JSON]:

@@ -14,6 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from rest_framework import exceptions as drf
 
 from api import errors
+from api.parsers import discard_body, has_unread_body
 from duckmesh.kernel.errors import (
     JSON,
     Conflict,
@@ -97,9 +98,12 @@ def answer(exc: BaseException, request: HttpRequest) -> HttpResponse:
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> HttpResponse:
     """REST framework's hook: every exception of a view ends here. `Any` is its own type for the context."""
-    response = answer(exc, context["request"])
+    request, view = context["request"], context["view"]
+    response = answer(exc, request)
+    if has_unread_body(request) and response.status_code != 401 and not view.open_to_everyone:
+        discard_body(request)  # only of callers that are known: it may take them long
     if isinstance(exc, drf.MethodNotAllowed):
-        response["Allow"] = ", ".join(context["view"].allowed_methods)
+        response["Allow"] = ", ".join(view.allowed_methods)
     return response
 
 

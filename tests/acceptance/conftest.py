@@ -1,0 +1,57 @@
+"""One stack for all the tests that hold the product against CONTRACT.md from outside."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.acceptance.caller import Caller
+from tests.stack import Stack
+
+SETTINGS = {"DUCKMESH_MAX_RECORDS_PER_REQUEST": "1000", "DUCKMESH_MAX_BODY_BYTES": "1MiB"}
+
+
+@pytest.fixture(scope="session")
+def contract_stack() -> Iterator[Stack]:
+    with Stack(settings=SETTINGS) as stack:
+        yield stack
+
+
+@pytest.fixture
+def demo(contract_stack: Stack) -> Iterator[Caller]:
+    """The first tenant, with every role."""
+    caller = Caller(contract_stack.base_url, contract_stack.key)
+    yield caller
+    caller.close()
+
+
+@pytest.fixture(scope="session")
+def other_key(contract_stack: Stack) -> str:
+    """A key of another tenant, with every role."""
+    assert contract_stack.manage("create_tenant", "other").returncode == 0
+    return make_key(contract_stack, "other", "ingest_writer", "query_reader", "table_admin", "ops_admin")
+
+
+@pytest.fixture
+def other(contract_stack: Stack, other_key: str) -> Iterator[Caller]:
+    """Another tenant, with every role."""
+    caller = Caller(contract_stack.base_url, other_key)
+    yield caller
+    caller.close()
+
+
+@pytest.fixture
+def nobody(contract_stack: Stack) -> Iterator[Caller]:
+    """A caller without a key."""
+    caller = Caller(contract_stack.base_url, None)
+    yield caller
+    caller.close()
+
+
+def make_key(stack: Stack, tenant_id: str, *roles: str) -> str:
+    """A new key of the tenant with these roles."""
+    options = [option for role in roles for option in ("--role", role)]
+    made = stack.manage("create_api_key", tenant_id, *options, "--json")
+    assert made.returncode == 0, made.stderr
+    key: str = json.loads(made.stdout)["api_key"]
+    return key

@@ -10,6 +10,14 @@ from tests.stack import Stack
 from tests.together import Background
 
 
+def await_worker(stack: Stack, name: str) -> None:
+    """The worker takes tasks: what is timed from here on is not its start."""
+    deadline = time.monotonic() + 30
+    while f"{name}@" not in (log := stack.log(name).read_text()) or " ready." not in log:
+        assert time.monotonic() < deadline, log[-1000:]
+        time.sleep(0.1)
+
+
 def test_table_dropped_and_recreated_under_load(client: Client, recorder: Recorder, table: str) -> None:
     client.create_table(f"{table}_steady")
 

@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connection, transaction
 
 from catalog.errors import PublishConflict, TenantNotFound
-from catalog.models import DataFile, Snapshot, SnapshotFile, TableDef, TenantCatalog
+from catalog.models import DataFile, Snapshot, SnapshotFile, TableDef
 from catalog.snapshots import SnapshotInfo
 
 
@@ -65,12 +65,23 @@ SELECT %s, %s, d.table_id, greatest(coalesce(p.max_token, 0), d.token), coalesce
 """
 
 
+# A program that is stopped while it holds the head holds up its tenant. Beyond this time the database ends its session.
+_LOCK = """
+SET LOCAL idle_in_transaction_session_timeout = '5s';
+SELECT snapshot_seq, visible_token FROM tenant_catalog WHERE tenant_id = %s FOR UPDATE
+"""
+
+
 def lock_head(*, tenant_id: str) -> Head:
     """The tenant's head, which stands still until this transaction ends."""
-    head = TenantCatalog.objects.select_for_update().filter(tenant_id=tenant_id).first()
-    if head is None:
+    if not connection.in_atomic_block:
+        raise transaction.TransactionManagementError("The head is locked for a transaction.")
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK, [tenant_id])
+        row = cursor.fetchone()
+    if row is None:
         raise TenantNotFound(f"There is no tenant {tenant_id}.", tenant_id=tenant_id)
-    return Head(snapshot_id=head.snapshot_seq, visible_token=head.visible_token)
+    return Head(snapshot_id=row[0], visible_token=row[1])
 
 
 def lock_tokens(*, tenant_id: str) -> None:

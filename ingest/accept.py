@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection
 
 from catalog.errors import TableNotFound
 from catalog.tables import LiveTables, TableInfo, live_tables
@@ -22,7 +22,7 @@ from ingest.errors import Backpressure, IdempotencyConflict
 
 _TRIES = 20
 _REFUSED = "DM001"
-_DEADLOCK = "40P01"
+_IN_THE_WAY = ("40P01", "40001")  # deadlock, serialization failure
 _NULL, _NO_PARENT = "23502", "23503"
 
 _PUBLISH = """
@@ -47,7 +47,7 @@ class _Stale(Exception):
 
 
 class _Again(Exception):
-    """Another transaction was in the way; nothing was done."""
+    """Another transaction was in the way, or the connection was gone; nothing was done."""
 
 
 Decode = Callable[[TableInfo], DecodedBatch]
@@ -150,25 +150,39 @@ def _execute(arguments: list[Any]) -> tuple[Any, ...]:
             cursor.execute(_PUBLISH, arguments)
             row: tuple[Any, ...] = cursor.fetchone()
             return row
-    except DatabaseError as exc:
-        cause = exc.__cause__
-        code = getattr(cause, "pgcode", None)
-        if code == _REFUSED:
-            assert isinstance(cause, psycopg2.Error)
-            raise _refusal(cause.diag.message_primary or "", cause.diag.message_detail) from None
-        if code == _DEADLOCK:
-            raise _Again from exc
-        if code in (_NULL, _NO_PARENT):
-            # The table or its tenant is gone while the version is the known one: the catalog is another one now.
-            raise _Stale from exc
-        if isinstance(exc, OperationalError):
-            connection.close()
-            raise OutcomeUnknown(
-                "The connection to the database broke: the records may or may not have been accepted."
-                " Send them again with the same keys.",
-                retry_after=1,
-            ) from exc
-        raise
+    except (DatabaseError, InterfaceError) as exc:
+        failure = _failure(exc)
+        if failure is exc:
+            raise
+        raise failure from exc
+
+
+def _failure(exc: Exception) -> Exception:
+    """What is told of it. An error that the server reports as such has undone the statement; other ends are unknown."""
+    cause = exc.__cause__
+    if isinstance(exc, InterfaceError):
+        # The connection was found closed: nothing was sent.
+        connection.close()
+        return _Again()
+    if not isinstance(cause, psycopg2.Error) or cause.diag.severity_nonlocalized != "ERROR":
+        connection.close()
+        return OutcomeUnknown(
+            "The connection to the database broke: the records may or may not have been accepted."
+            " Send them again with the same keys.",
+            retry_after=1,
+        )
+    if cause.pgcode == _REFUSED:
+        return _refusal(cause.diag.message_primary or "", cause.diag.message_detail)
+    if cause.pgcode in _IN_THE_WAY:
+        return _Again()
+    if cause.pgcode in (_NULL, _NO_PARENT):
+        # The table or its tenant is gone while the version is the known one: the catalog is another one now.
+        return _Stale()
+    if isinstance(exc, OperationalError | InternalError):
+        # Out of time, memory or disk, or a server that was demoted, which another connection may find replaced.
+        connection.close()
+        return _unavailable()
+    return exc
 
 
 def _unavailable() -> Unavailable:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import structlog
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection, transaction
 
 from catalog.models import Snapshot, TableDef
 from catalog.publish import NewFile, lock_head, publish_snapshot
@@ -44,7 +44,8 @@ _PATIENCE = 1.0
 _FIELD_ID = b"PARQUET:field_id"
 
 # The store, the database or this machine failed: no envelope is to blame, however often it happens.
-_NOT_THE_ENVELOPES = (Unavailable, OutcomeUnknown, Denied, OperationalError, InterfaceError, OSError)
+_THE_DATABASE = (OperationalError, InterfaceError, InternalError)
+_NOT_THE_ENVELOPES = (Unavailable, OutcomeUnknown, Denied, OSError, *_THE_DATABASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,8 @@ def _attempt(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
         metrics.claim_retries.labels("unavailable").inc()
         metrics.snapshot_publish_failures.labels("unavailable").inc()
         log.warning("publish_postponed", tenant_id=claim.tenant_id, error=type(exc).__name__)
+        if isinstance(exc, InternalError):
+            connection.close()  # to a server that was demoted, it may be
         _give_back(claim)
         return False
     except Exception as exc:  # noqa: BLE001 - any error of an envelope is the envelope's: it is recorded and set aside
@@ -128,7 +131,7 @@ def _set_aside(claim: Claim, exc: Exception, *, max_attempts: int) -> bool:
     try:
         reason = str(exc).replace("\0", "")[:500]  # PostgreSQL stores no NUL
         bus.nack(claim, error=type(exc).__name__, reason=reason, max_attempts=max_attempts)
-    except (OperationalError, InterfaceError, LeaseLost):
+    except (*_THE_DATABASE, LeaseLost):
         log.warning("nack_failed", tenant_id=claim.tenant_id, batch_id=claim.batch_id)
         return False
     return len(claim.envelopes) > 1
@@ -175,8 +178,12 @@ def _kept(claim: Claim, *, policy: ClaimPolicy) -> Iterator[None]:
     def extend() -> None:
         try:
             while not over.wait(policy.lease.total_seconds() / 3):
-                bus.extend(claim, policy=policy)
-        except (LeaseLost, OperationalError, InterfaceError):
+                try:
+                    bus.extend(claim, policy=policy)
+                except _THE_DATABASE:
+                    # It may be back before the lease is over.
+                    connection.close()
+        except LeaseLost:
             log.warning("extend_failed", tenant_id=claim.tenant_id, batch_id=claim.batch_id)
         finally:
             connection.close()

@@ -72,6 +72,10 @@ def _by_id(tenant_id: str, snapshot_id: int) -> SnapshotInfo:
         return SnapshotInfo.of(row)
     head = TenantCatalog.objects.get(tenant_id=tenant_id)
     if 0 <= snapshot_id <= head.snapshot_seq:
+        # Gone, unless it was published between the two looks.
+        row = Snapshot.objects.filter(tenant_id=tenant_id, snapshot_id=snapshot_id).first()
+        if row is not None:
+            return SnapshotInfo.of(row)
         raise SnapshotExpired(f"The snapshot {snapshot_id} has expired.", snapshot_id=snapshot_id)
     raise SnapshotNotFound(f"There is no snapshot {snapshot_id}.", snapshot_id=snapshot_id)
 

@@ -23,6 +23,7 @@ class Lag:
     """How far a tenant's visible state is behind its accepted writes. Counts are records.
 
     `accepted_events` wait for a claim, `claimed_events` are in a live claim, `pending_events` are both together.
+    `token_lag` is what was issued and is not visible, without the tokens that a restore has leapt over.
     """
 
     tenant_id: str
@@ -41,8 +42,8 @@ class Lag:
 
 # One statement, so that its figures are of one instant. What waits and what failed have indexes of their own.
 _LAG = """
-SELECT c.tenant_id, c.visible_token, duckmesh_latest_token(c.tenant_id), c.snapshot_seq,
-       greatest(0, extract(epoch FROM clock_timestamp() - c.snapshot_time) * 1000)::bigint,
+SELECT c.tenant_id, c.visible_token, duckmesh_latest_token(c.tenant_id), greatest(c.visible_token, c.token_floor),
+       c.snapshot_seq, greatest(0, extract(epoch FROM clock_timestamp() - c.snapshot_time) * 1000)::bigint,
        t.name, b.accepted, b.claimed, b.failed,
        coalesce(greatest(0, extract(epoch FROM clock_timestamp() - b.oldest) * 1000), 0)::bigint
   FROM tenant_catalog c
@@ -87,8 +88,8 @@ def lags(*, tenant_ids: list[str]) -> list[Lag]:
 
 
 def _lag(tenant_id: str, rows: list[tuple[int, ...]]) -> Lag:
-    _, visible, issued, snapshot_id, age = rows[0][:5]
-    waiting = [row[5:] for row in rows if row[6] is not None]
+    _, visible, issued, leapt, snapshot_id, age = rows[0][:6]
+    waiting = [row[6:] for row in rows if row[7] is not None]
     accepted = sum(row[1] for row in waiting)
     claimed = sum(row[2] for row in waiting)
     return Lag(
@@ -98,7 +99,7 @@ def _lag(tenant_id: str, rows: list[tuple[int, ...]]) -> Lag:
         failed_events=sum(row[3] for row in waiting),
         pending_events=accepted + claimed,
         oldest_pending_lag_ms=max((row[4] for row in waiting), default=0),
-        token_lag=max(0, issued - visible),
+        token_lag=max(0, issued - leapt),
         latest_visibility_token=visible,
         latest_issued_token=issued,
         latest_snapshot_id=snapshot_id,

@@ -104,6 +104,16 @@ ON CONFLICT DO NOTHING
 RETURNING batch_id, epoch, envelope_limit
 """
 
+# Each epoch is given once, so each claim is forgotten once, when that many others have followed.
+KEPT_CLAIMS = 1000
+_FORGET = """
+WITH old AS (
+  DELETE FROM ingest_claim_batch WHERE tenant_id = %(tenant)s AND epoch = %(forgotten)s AND state <> 'claimed'
+  RETURNING batch_id
+)
+DELETE FROM ingest_claim_item i USING old WHERE i.batch_id = old.batch_id;
+"""
+
 _TAKE = """
 WITH oldest AS (
   SELECT event_id, first_token, size_bytes FROM duckmesh_pending(%(tenant)s, %(limit)s)
@@ -139,7 +149,8 @@ def claim(*, tenant_id: str, consumer_id: str, policy: ClaimPolicy) -> Claim | N
         if row is None:
             return None
         batch_id, epoch, limit = row
-        cursor.execute(_TAKE, {"tenant": tenant_id, "batch": batch_id, "limit": limit, "max_bytes": policy.max_bytes})
+        taking = {"tenant": tenant_id, "batch": batch_id, "limit": limit, "max_bytes": policy.max_bytes}
+        cursor.execute(_FORGET + _TAKE, {**taking, "forgotten": epoch - KEPT_CLAIMS})
         envelopes = tuple(_envelope(row) for row in cursor.fetchall())
         if not envelopes:
             # Nothing was taken, so nothing is remembered: the epoch stays free.

@@ -56,7 +56,8 @@ class Doorbell:
             self._wake()
 
     def _wake(self) -> None:
-        if self._thread is None:
+        # After a fork the parent's thread is not alive here, and this process starts its own.
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
             self._thread.start()
         self._changed.notify()

@@ -123,7 +123,8 @@ BEGIN
   END IF;
 
   PERFORM duckmesh_token_lock(p_tenant);
-  SELECT t.ddl_version, duckmesh_latest_token(p_tenant), c.visible_token INTO ddl, last, visible
+  -- A restore leaps over tokens: what lies below its floor does not wait.
+  SELECT t.ddl_version, duckmesh_latest_token(p_tenant), greatest(c.visible_token, c.token_floor) INTO ddl, last, visible
     FROM tenant t JOIN tenant_catalog c USING (tenant_id) WHERE t.tenant_id = p_tenant;
   IF ddl <> p_ddl_version THEN RAISE EXCEPTION 'stale' USING ERRCODE = 'DM001'; END IF;
   IF last > visible AND last - visible + kept > p_max_pending THEN

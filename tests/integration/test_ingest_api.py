@@ -203,7 +203,7 @@ def test_a_process_with_too_many_waiters_says_that_the_records_are_accepted(send
 
 def test_who_waits_for_a_write_that_failed_is_told(sender: Sender) -> None:
     sender.send([record(1)])
-    IngestEvent.objects.update(state="failed", error="it broke")
+    IngestEvent.objects.update(state="failed", error="it broke", passed_in=1)
     with worker(sender.tenant_id):
         response = sender.send([record(3)], wait_for_visibility=True)
     context = problem_of(response, 409, "INGEST_FAILED")["context"]

@@ -66,6 +66,7 @@ def pending(tenant_id: str, *, table_id: int, first: int, records: int, state: s
         size_bytes=9,
         state=state,
         error="it broke" if state == "failed" else None,
+        passed_in=1 if state == "failed" else None,
     )
 
 
@@ -186,16 +187,16 @@ def test_lag_is_of_the_own_tenant(client: Client) -> None:
 
 
 def test_the_gauges_are_read_from_the_catalog_at_the_scrape(client: Client) -> None:
-    for tenant_id, records in (("acme", 3), ("other", 4)):
+    for tenant_id, first, records in (("acme", 1, 3), ("other", 3, 4)):
         create_tenant(tenant_id=tenant_id)
-        pending(tenant_id, table_id=make_table(tenant_id=tenant_id).table_id, first=1, records=records)
+        pending(tenant_id, table_id=make_table(tenant_id=tenant_id).table_id, first=first, records=records)
     TenantCatalog.objects.filter(tenant_id="other").update(visible_token=2)
     response = client.get("/v1/metrics")
     assert response["Content-Type"].startswith("text/plain")
     values = samples(response.content)
     assert values["duckmesh_ingest_lag_events", ()] == 7
     assert values["duckmesh_latest_visibility_token", ()] == 2
-    assert values["duckmesh_latest_issued_token", ()] == 7
+    assert values["duckmesh_latest_issued_token", ()] == 9
     assert values["duckmesh_visibility_lag_ms", ()] > 0
     assert values["duckmesh_catalog_up", ()] == 1
     assert b"acme" not in response.content

@@ -166,6 +166,7 @@ class Lake:
             size_bytes=1,
             state=state,
             error={"code": "TEST"} if state == "failed" else None,
+            passed_in=1 if state == "failed" else None,
         )
 
 

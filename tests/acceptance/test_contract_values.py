@@ -122,8 +122,11 @@ def test_every_value_comes_back_as_it_was_written(demo: Caller, table: str) -> N
     assert (alone.status, alone.json()["status"]) == (200, "visible"), alone.body
     answer = demo.send(table, body(*(record(n, column, value) for n, (column, value, _) in enumerate(EXACT))))
     assert (answer.status, answer.json()["status"]) == (200, "visible"), answer.body
-    read = {row[0]: row[1:] for row in demo.rows(f"FROM {table} WHERE id >= 0")}
+    empty, document = (demo.query(f"FROM {table} WHERE {condition}") for condition in ("id IS NULL", "id >= 0"))
+    read = {row[0]: row[1:] for row in document["rows"]}
     assert len(read) == len(EXACT)
+    assert document["column_types"] == empty["column_types"]
+    assert document["column_types"][1:4] == ["BOOLEAN", "INTEGER", "BIGINT"]
     for number, (column, written, expected) in enumerate(EXACT):
         found = read[number][list(COLUMNS).index(column)]
         if expected is None:  # JSON is text to a query, and means what was written

@@ -14,20 +14,26 @@ from duckmesh.kernel.errors import Invalid
 _REMEMBER = """
 UPDATE snapshot kept SET valid_until = gone.snapshot_time
   FROM snapshot gone
- WHERE gone.tenant_id = %(tenant)s AND gone.snapshot_id = ANY (%(ids)s)
+ WHERE gone.tenant_id = %(tenant)s AND gone.snapshot_id = ANY (%(ids)s::bigint[])
    AND kept.tenant_id = gone.tenant_id AND kept.snapshot_id = gone.parent_id
-   AND NOT kept.snapshot_id = ANY (%(ids)s)
+   AND NOT kept.snapshot_id = ANY (%(ids)s::bigint[])
 """
 
+# What the expired snapshots alone have named was removed behind the first of them and not behind the next that is kept.
+# ARRAY and OFFSET 0 make the planner look at each such file for itself, in the indexes, and not at all there are.
 _UNREFERENCED = """
 UPDATE data_file f SET unreferenced_since = clock_timestamp()
- WHERE f.tenant_id = %(tenant)s AND f.unreferenced_since IS NULL
-   AND f.file_id IN (SELECT file_id FROM snapshot_file WHERE tenant_id = %(tenant)s AND removed_in IS NOT NULL)
+ WHERE f.unreferenced_since IS NULL
+   AND f.file_id = ANY (ARRAY(
+     SELECT file_id FROM snapshot_file
+      WHERE tenant_id = %(tenant)s AND removed_in > %(first)s
+        AND removed_in <= (SELECT min(snapshot_id) FROM snapshot
+                            WHERE tenant_id = %(tenant)s AND snapshot_id > %(last)s)))
    AND NOT EXISTS (
-     SELECT 1 FROM snapshot_file i
-       JOIN snapshot s ON s.tenant_id = i.tenant_id AND s.snapshot_id >= i.added_in
-        AND (i.removed_in IS NULL OR s.snapshot_id < i.removed_in)
-      WHERE i.file_id = f.file_id)
+     SELECT 1 FROM (SELECT * FROM snapshot_file own WHERE own.file_id = f.file_id OFFSET 0) i
+      WHERE i.removed_in IS NULL
+         OR EXISTS (SELECT 1 FROM snapshot s WHERE s.tenant_id = i.tenant_id
+                       AND s.snapshot_id >= i.added_in AND s.snapshot_id < i.removed_in))
 """
 
 
@@ -54,8 +60,10 @@ def expire_snapshots(*, tenant_id: str, snapshot_ids: Iterable[int]) -> list[int
     present = list(
         Snapshot.objects.filter(tenant_id=tenant_id, snapshot_id__in=ids).values_list("snapshot_id", flat=True)
     )
+    if not present:
+        return []
     with connection.cursor() as cursor:
         cursor.execute(_REMEMBER, {"tenant": tenant_id, "ids": ids})
         Snapshot.objects.filter(tenant_id=tenant_id, snapshot_id__in=ids).delete()
-        cursor.execute(_UNREFERENCED, {"tenant": tenant_id})
+        cursor.execute(_UNREFERENCED, {"tenant": tenant_id, "first": min(present), "last": max(present)})
     return sorted(present)

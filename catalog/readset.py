@@ -53,6 +53,8 @@ class ReadSet:
     failed_event_id: int | None
 
 
+# OFFSET 0: the planner cannot know how many intervals hold a snapshot, thinks of a ninth of them, and would read the
+# whole of data_file; so it must look up file by file.
 _READ = """
 WITH at AS (
   SELECT snapshot_id, snapshot_time, visible_token FROM snapshot
@@ -78,7 +80,8 @@ SELECT at.snapshot_id, at.snapshot_time, at.visible_token,
                         UNION ALL
                         SELECT file_id FROM snapshot_file
                          WHERE table_id = w.table_id AND removed_in > at.snapshot_id AND added_in <= at.snapshot_id
-                       ) member JOIN data_file f USING (file_id))))
+                       ) member
+                  JOIN LATERAL (SELECT * FROM data_file d WHERE d.file_id = member.file_id OFFSET 0) f ON true)))
           FROM wanted w)::text
   FROM at
 """

@@ -162,7 +162,7 @@ class IngestClaimItem(models.Model):
     """An envelope in a claim."""
 
     pk = models.CompositePrimaryKey("batch_id", "event_id")
-    batch = models.ForeignKey(IngestClaimBatch, on_delete=models.CASCADE, related_name="items")
+    batch = models.ForeignKey(IngestClaimBatch, on_delete=models.CASCADE, related_name="items", db_index=False)
     event = models.ForeignKey(IngestEvent, on_delete=models.CASCADE, db_constraint=False)
 
     class Meta:

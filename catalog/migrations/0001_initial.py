@@ -127,7 +127,7 @@ class Migration(migrations.Migration):
                 ('row_count', models.BigIntegerField()),
                 ('file_count', models.BigIntegerField()),
                 ('size_bytes', models.BigIntegerField()),
-                ('table', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='catalog.tabledef')),
+                ('table', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='catalog.tabledef')),
             ],
             options={
                 'db_table': 'snapshot_table_watermark',
@@ -139,8 +139,8 @@ class Migration(migrations.Migration):
                 ('pk', models.CompositePrimaryKey('file_id', 'added_in', blank=True, editable=False, primary_key=True, serialize=False)),
                 ('added_in', models.BigIntegerField()),
                 ('removed_in', models.BigIntegerField(null=True)),
-                ('file', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='intervals', to='catalog.datafile')),
-                ('table', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='catalog.tabledef')),
+                ('file', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='intervals', to='catalog.datafile')),
+                ('table', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='catalog.tabledef')),
             ],
             options={
                 'db_table': 'snapshot_file',
@@ -195,22 +195,22 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='snapshottablewatermark',
             name='tenant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='catalog.tenant'),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='catalog.tenant'),
         ),
         migrations.AddField(
             model_name='snapshotpin',
             name='tenant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='pins', to='catalog.tenant'),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='pins', to='catalog.tenant'),
         ),
         migrations.AddField(
             model_name='snapshotfile',
             name='tenant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='catalog.tenant'),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='catalog.tenant'),
         ),
         migrations.AddField(
             model_name='snapshot',
             name='tenant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='snapshots', to='catalog.tenant'),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='snapshots', to='catalog.tenant'),
         ),
         migrations.AddField(
             model_name='incidentaudit',
@@ -220,7 +220,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='datafile',
             name='tenant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='catalog.tenant'),
+            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='catalog.tenant'),
         ),
         migrations.AddConstraint(
             model_name='tableschemaversion',

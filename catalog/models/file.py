@@ -14,7 +14,7 @@ class DataFile(models.Model):
     """One immutable Parquet object. `tombstoned_at` marks it for deletion; no snapshot may name it after."""
 
     file_id = models.BigAutoField(primary_key=True)
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_index=False)
     table = models.ForeignKey(TableDef, on_delete=models.PROTECT, related_name="files")
     path = models.CharField(max_length=500)
     row_count = models.BigIntegerField()
@@ -59,9 +59,10 @@ class SnapshotFile(models.Model):
     """In snapshot S when `added_in` ≤ S and (`removed_in` is null or `removed_in` > S). A restore adds it again."""
 
     pk = models.CompositePrimaryKey("file_id", "added_in")
-    file = models.ForeignKey(DataFile, on_delete=models.PROTECT, related_name="intervals")
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
-    table = models.ForeignKey(TableDef, on_delete=models.PROTECT)
+    # Every publication writes here: no index that another one begins with.
+    file = models.ForeignKey(DataFile, on_delete=models.PROTECT, related_name="intervals", db_index=False)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_index=False)
+    table = models.ForeignKey(TableDef, on_delete=models.PROTECT, db_index=False)
     added_in = models.BigIntegerField()
     removed_in = models.BigIntegerField(null=True)
 

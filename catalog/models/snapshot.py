@@ -26,7 +26,7 @@ class Snapshot(models.Model):
         COMPACTION = "compaction"
         RESTORE = "restore"
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="snapshots")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="snapshots", db_index=False)
     snapshot_id = models.BigIntegerField()
     parent_id = models.BigIntegerField(null=True)
     snapshot_time = models.DateTimeField()
@@ -60,9 +60,9 @@ class Snapshot(models.Model):
 class SnapshotTableWatermark(models.Model):
     """Totals of a table as of a snapshot that changed it; a snapshot that did not has no row for it."""
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_index=False)
     snapshot_id = models.BigIntegerField()
-    table = models.ForeignKey(TableDef, on_delete=models.PROTECT)
+    table = models.ForeignKey(TableDef, on_delete=models.PROTECT, db_index=False)
     max_token = models.BigIntegerField()
     row_count = models.BigIntegerField()
     file_count = models.BigIntegerField()
@@ -85,7 +85,7 @@ class SnapshotTableWatermark(models.Model):
 class SnapshotPin(models.Model):
     """A named, durable hold on a snapshot. Its foreign key makes the database refuse to expire what is pinned."""
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="pins")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="pins", db_index=False)
     name = models.CharField(max_length=63)
     snapshot_id = models.BigIntegerField()
     expires_at = models.DateTimeField(null=True)

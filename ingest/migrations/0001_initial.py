@@ -86,7 +86,7 @@ class Migration(migrations.Migration):
             name='IngestClaimItem',
             fields=[
                 ('pk', models.CompositePrimaryKey('batch_id', 'event_id', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('batch', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='items', to='ingest.ingestclaimbatch')),
+                ('batch', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='items', to='ingest.ingestclaimbatch')),
                 ('event', models.ForeignKey(db_constraint=False, on_delete=django.db.models.deletion.CASCADE, to='ingest.ingestevent')),
             ],
             options={

@@ -11,8 +11,8 @@ from duckmesh.devstack.errors import StackError
 # A Unix socket's path may have 107 bytes (103 on macOS), and supervisord first binds a name ten bytes longer.
 LONGEST_SOCKET_PATH = 90
 README = "This directory is the state of a DuckMesh stack. `make reset` deletes all of it.\n"
-# What may already lie in a home that no stack has used yet: the benchmarks and manage.py write there too.
-HARMLESS = {"README", "bench", "cache", "log", "metrics", "objects", "run", "static", ".DS_Store"}
+# What may already lie in a home that no stack has used yet: the benchmarks, the tests and manage.py write there too.
+HARMLESS = {"README", "bench", "cache", "log", "metrics", "objects", "run", "s3test", "scratch", "static", ".DS_Store"}
 
 
 @dataclass(frozen=True)

@@ -117,3 +117,10 @@ def test_each_queue_has_a_worker(tmp_path: Path) -> None:
 
 def test_a_free_port_is_free() -> None:
     assert port_is_free(free_port())
+
+
+def test_a_home_where_tests_and_benchmarks_have_run_can_become_a_stack(tmp_path: Path) -> None:
+    for name in ("bench", "s3test"):
+        (tmp_path / name).mkdir()
+    Home(tmp_path).claim()
+    assert (tmp_path / "bench").is_dir()

@@ -6,7 +6,7 @@ version of the tenant's tables, and on another version everything is undone and 
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,11 +106,11 @@ def _publish(*, tenant_id: str, info: TableInfo, tables: LiveTables, batch: Deco
             info.table_id,
             tables.ddl_version,
             info.schema.version,
-            list(batch.key_ordinals),
+            _int_array(batch.key_ordinals),
             psycopg2.Binary(batch.key_hashes),
             psycopg2.Binary(batch.payload_hashes),
             batch.record_count,
-            list(batch.excluded),
+            _int_array(batch.excluded),
             batch.request_key_hash and batch.request_key_hash.hex(),
             batch.request_hash and batch.request_hash.hex(),
             batch.min_event_time,
@@ -138,6 +138,11 @@ def _publish(*, tenant_id: str, info: TableInfo, tables: LiveTables, batch: Deco
             )
         case _:
             return Accepted(accepted_count=0, duplicate_count=duplicates, max_visibility_token=covering, size_bytes=0)
+
+
+def _int_array(numbers: Iterable[int]) -> str:
+    """An array literal. psycopg2 writes an ARRAY expression: a thousand constants cost PostgreSQL a millisecond."""
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def _execute(arguments: list[Any]) -> tuple[Any, ...]:

@@ -40,11 +40,17 @@ class Doorbell:
         """The tenant has new pending writes of this size; nobody waits for them."""
         with self._changed:
             now = time.monotonic()
-            due = self._due.setdefault(tenant_id, _Due(at=now + self._policy.interval.total_seconds()))
+            due = self._due.get(tenant_id)
+            first = due is None
+            if due is None:
+                due = self._due[tenant_id] = _Due(at=now + self._policy.interval.total_seconds())
             due.size_bytes += size_bytes
-            if due.size_bytes >= self._policy.size_bytes:
+            full = due.size_bytes >= self._policy.size_bytes
+            if full:
                 due.at = now
-            self._wake()
+            # The thread has set itself to the time it knows: waking it for every write would cost each a switch.
+            if first or full:
+                self._wake()
 
     def awaited(self, *, tenant_id: str, token: int) -> None:
         """Somebody waits until `token` is visible."""

@@ -77,7 +77,12 @@ DATABASES = {
         "PORT": str(_database.port or ""),
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"connect_timeout": 5, "application_name": "duckmesh"},
+        "OPTIONS": {
+            "connect_timeout": 5,
+            "application_name": "duckmesh",
+            # What a 200 and a token promise rests on these two, whatever the server's defaults are.
+            "options": "-c synchronous_commit=on -c default_transaction_isolation=read\\ committed",
+        },
     }
 }
 ATOMIC_REQUESTS = False

@@ -56,7 +56,7 @@ class ServiceCommand(BaseCommand, ABC):
             error = {"error_code": exc.code, "message": exc.message, "context": exc.context}
             self._fail(options, error, USAGE if isinstance(exc, Invalid) else PROBLEM)
         except (OperationalError, InterfaceError) as exc:
-            message = f"PostgreSQL does not answer: {exc}".strip()
+            message = f"PostgreSQL does not answer; run make up, or set DUCKMESH_DATABASE_URL: {exc}".strip()
             self._fail(options, {"error_code": "DEPENDENCY_UNAVAILABLE", "message": message, "context": {}}, PROBLEM)
         else:
             if options["json"]:

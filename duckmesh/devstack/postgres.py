@@ -33,8 +33,10 @@ SETTINGS: Mapping[str, str] = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
     "max_connections": "300",  # every thread of the API holds one
-    "shared_buffers": "128MB",
+    "shared_buffers": "256MB",
     "max_wal_size": "2GB",
+    "wal_init_zero": "off",  # new segments are not written twice; measured with jit: 5 % more records a second
+    "jit": "off",  # statements are short, and compiling one costs more than running it
     "checkpoint_timeout": "15min",
     "idle_in_transaction_session_timeout": "5min",
     "log_line_prefix": "%m [%p] ",

@@ -62,12 +62,7 @@ def files_at(*, tenant_id: str, snapshot_id: int, table_ids: Iterable[int]) -> d
                 level=row[7],
                 min_token=row[8],
                 max_token=row[9],
-                column_stats=_json(row[10]),
+                column_stats=json.loads(row[10]),
             )
             files[file.table_id].append(file)
     return files
-
-
-def _json(text: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded

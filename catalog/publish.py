@@ -65,11 +65,11 @@ SELECT %s, %s, d.table_id, greatest(coalesce(p.max_token, 0), d.token), coalesce
 """
 
 
-# A program that is stopped while it holds the head holds up its tenant. Beyond this time the database ends its session.
-_LOCK = """
-SET LOCAL idle_in_transaction_session_timeout = '5s';
-SELECT snapshot_seq, visible_token FROM tenant_catalog WHERE tenant_id = %s FOR UPDATE
-"""
+# A program that is stopped while it holds a tenant's head or claim holds up the tenant. Beyond this time the database
+# ends its session, so that others go on; the program finds its connection gone and nothing done.
+IDLE_LIMIT = "SET LOCAL idle_in_transaction_session_timeout = '5s';"
+
+_LOCK = IDLE_LIMIT + "SELECT snapshot_seq, visible_token FROM tenant_catalog WHERE tenant_id = %s FOR UPDATE"
 
 
 def lock_head(*, tenant_id: str) -> Head:

@@ -40,6 +40,13 @@ class LiveTables:
     ddl_version: int
     tables: Mapping[str, TableInfo]
 
+    def find(self, name: str) -> TableInfo:
+        """The table of this name, compared without case. Raises `TableNotFound`."""
+        table = self.tables.get(name.lower())
+        if table is None:
+            raise TableNotFound(f"There is no table {name[:63]}.", table_name=name[:63])
+        return table
+
 
 def create_table(*, tenant_id: str, definition: TableDefinition, actor: str) -> TableInfo:
     """The table exists, empty, in a new snapshot. Raises `TableExists`."""
@@ -85,10 +92,7 @@ def drop_table(*, tenant_id: str, name: str, actor: str) -> None:
 
 def get_table(*, tenant_id: str, name: str) -> TableInfo:
     """The live table of this name, compared without case. Raises `TableNotFound`."""
-    table = live_tables(tenant_id=tenant_id).tables.get(name.lower())
-    if table is None:
-        raise TableNotFound(f"There is no table {name[:63]}.", table_name=name[:63])
-    return table
+    return live_tables(tenant_id=tenant_id).find(name)
 
 
 def list_tables(*, tenant_id: str, after: str = "", limit: int = 100) -> list[TableInfo]:

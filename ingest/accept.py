@@ -13,7 +13,6 @@ from typing import Any
 import psycopg2
 from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection
 
-from catalog.errors import TableNotFound
 from catalog.tables import LiveTables, TableInfo, live_tables
 from duckmesh.kernel.errors import JSON, Conflict, Invalid, NotFound, OutcomeUnknown, Unavailable
 from ingest.decode.batch import DecodedBatch
@@ -26,7 +25,7 @@ _IN_THE_WAY = ("40P01", "40001")  # deadlock, serialization failure
 _NULL, _NO_PARENT = "23502", "23503"
 
 _PUBLISH = """
-SELECT outcome, event, first, last, coalesce(array_length(duplicates, 1), 0), covering
+SELECT outcome, first, last, coalesce(array_length(duplicates, 1), 0), covering
   FROM duckmesh_publish(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 """
 
@@ -64,7 +63,7 @@ def accept(*, tenant_id: str, table: str, decode: Decode, max_pending: int) -> A
     for _ in range(_TRIES):
         tables = _tables(tenant_id)
         try:
-            info = _find(tables, table)
+            info = tables.find(table)
             batch = decode(info)
             return _publish(tenant_id=tenant_id, info=info, tables=tables, batch=batch, max_pending=max_pending)
         except _Stale:
@@ -91,13 +90,6 @@ def _refresh(tenant_id: str) -> LiveTables:
     return tables
 
 
-def _find(tables: LiveTables, name: str) -> TableInfo:
-    info = tables.tables.get(name.lower())
-    if info is None:
-        raise TableNotFound(f"There is no table {name[:63]}.", table_name=name[:63])
-    return info
-
-
 def _publish(*, tenant_id: str, info: TableInfo, tables: LiveTables, batch: DecodedBatch, max_pending: int) -> Accepted:
     payload = encode_envelope(batch.batch)
     row = _execute(
@@ -119,7 +111,7 @@ def _publish(*, tenant_id: str, info: TableInfo, tables: LiveTables, batch: Deco
             max_pending,
         ]
     )
-    outcome, _, first, last, duplicates, covering = row
+    outcome, first, last, duplicates, covering = row
     match outcome:
         case "accepted":
             return Accepted(

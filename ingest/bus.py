@@ -15,7 +15,7 @@ from django.db.models import F
 from django.db.models.functions import Least, Now
 
 from catalog.models import IncidentAudit, Snapshot
-from catalog.publish import publish_snapshot
+from catalog.publish import IDLE_LIMIT, publish_snapshot
 from ingest.errors import LeaseLost
 from ingest.models import IngestClaimBatch, IngestEvent, IngestPayload
 
@@ -63,10 +63,6 @@ class Claim:
         """The watermark of the snapshot that applies this claim, unless all of it is replayed: it never falls."""
         return self.envelopes[-1].last_token
 
-
-# A worker that is stopped in a transaction of the bus holds its tenant's claim. Beyond this time the database ends the
-# session, so that others go on; the worker finds its connection gone and nothing done.
-_IDLE_LIMIT = "SET LOCAL idle_in_transaction_session_timeout = '5s';"
 
 # The first statement ends a lease that ran out, so that a crashed worker's tenant goes on without waiting for a sweep.
 # An envelope that was alone in a claim that was never ended is held to have killed its worker: that is an attempt.
@@ -135,7 +131,7 @@ SELECT e.event_id, e.table_id, e.schema_version, e.first_token, e.last_token, e.
 def claim(*, tenant_id: str, consumer_id: str, policy: ClaimPolicy) -> Claim | None:
     """The tenant's oldest pending envelopes are leased to this consumer; None if there are none, or they are held."""
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_IDLE_LIMIT + _EXPIRE, {"tenant": tenant_id})
+        cursor.execute(IDLE_LIMIT + _EXPIRE, {"tenant": tenant_id})
         cursor.execute(
             _CLAIM,
             {
@@ -216,7 +212,7 @@ def hold(claim: Claim) -> None:
     The first statement of the transaction that publishes: the claim is the first lock in the order.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_IDLE_LIMIT + _HOLD, _held(claim))
+        cursor.execute(IDLE_LIMIT + _HOLD, _held(claim))
         if cursor.fetchone() is None:
             raise _lost(claim)
 

@@ -19,7 +19,7 @@ from django.db import DatabaseError, InterfaceError, InternalError, OperationalE
 
 from catalog.models import Snapshot, TableDef
 from catalog.publish import NewFile, lock_head, publish_snapshot
-from catalog.schema import TOKEN_COLUMN, TOKEN_FIELD_ID, arrow_schema
+from catalog.schema import FIELD_ID_KEY, TOKEN_COLUMN, arrow_schema
 from catalog.snapshots import SnapshotInfo
 from catalog.tables import TableInfo, live_tables
 from duckmesh.kernel import metrics
@@ -41,7 +41,6 @@ _ACTOR = "materializer"
 _SHORTEST_POLL = 0.005
 _LONGEST_POLL = 0.08
 _PATIENCE = 1.0
-_FIELD_ID = b"PARQUET:field_id"
 
 # The store, the database or this machine failed: no envelope is to blame, however often it happens.
 _THE_DATABASE = (OperationalError, InterfaceError, InternalError)
@@ -215,8 +214,6 @@ def _write_files(
         for seq, (table_id, envelopes) in enumerate(by_table.items()):
             if table_id not in tables:
                 continue
-            if seq:
-                bus.extend(claim, policy=policy.claim)
             yield _write_file(
                 claim, seq=seq, table=tables[table_id], envelopes=envelopes, store=store, directory=Path(directory)
             )
@@ -260,10 +257,7 @@ def _rows(table: TableInfo, envelopes: Sequence[Envelope]) -> pa.Table:
     target = arrow_schema(table.schema, keyed=bool(table.primary_key_cols))
     rows = pa.concat_tables(_conform(envelope, target) for envelope in envelopes)
     tokens = pa.chunked_array([pa.arange(e.first_token, e.last_token + 1) for e in envelopes], type=pa.int64())
-    token = pa.field(
-        TOKEN_COLUMN, pa.int64(), metadata={_FIELD_ID: str(TOKEN_FIELD_ID).encode(), b"duckmesh:type": b"int64"}
-    )
-    return rows.append_column(token, tokens)
+    return rows.append_column(TOKEN_COLUMN, tokens)
 
 
 def _conform(envelope: Envelope, target: pa.Schema) -> pa.Table:
@@ -274,10 +268,10 @@ def _conform(envelope: Envelope, target: pa.Schema) -> pa.Table:
     if envelope.excluded:
         excluded = set(envelope.excluded)
         batch = batch.filter(pa.array([ordinal not in excluded for ordinal in range(batch.num_rows)]))
-    held = {field.metadata[_FIELD_ID]: index for index, field in enumerate(batch.schema)}
+    held = {field.metadata[FIELD_ID_KEY]: index for index, field in enumerate(batch.schema)}
     columns = []
     for field in target:
-        index = held.get(field.metadata[_FIELD_ID])
+        index = held.get(field.metadata[FIELD_ID_KEY])
         column = pa.nulls(batch.num_rows, field.type) if index is None else batch.column(index)
         columns.append(column if column.type == field.type else column.cast(field.type))
     return pa.Table.from_arrays(columns, schema=target)

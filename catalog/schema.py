@@ -12,19 +12,12 @@ from functools import cached_property, lru_cache
 import pyarrow as pa
 
 from duckmesh.kernel.errors import JSON, Invalid
+from storage.columns import FIELD_ID_KEY, OP_COLUMN, OP_FIELD_ID, TYPE_KEY
 
 MAX_COLUMNS = 1_000
 MAX_LIST_DEPTH = 4
 MAX_DECIMAL_PRECISION = 38
 RESERVED_PREFIX = "_duckmesh"
-
-TOKEN_COLUMN = "_duckmesh_token"  # noqa: S105 (the name of a column, not a secret)
-TOKEN_FIELD_ID = 2_147_483_000
-OP_COLUMN = "_duckmesh_op"
-OP_FIELD_ID = 2_147_483_001
-
-FIELD_ID_KEY = b"PARQUET:field_id"
-TYPE_KEY = b"duckmesh:type"
 
 # Each simple type's Arrow and DuckDB counterpart. uuid and json travel as text and are cast when written.
 _SIMPLE: dict[str, tuple[pa.DataType, str]] = {

@@ -19,7 +19,7 @@ from django.db import DatabaseError, InterfaceError, InternalError, OperationalE
 
 from catalog.models import Snapshot, TableDef
 from catalog.publish import NewFile, lock_head, publish_snapshot
-from catalog.schema import FIELD_ID_KEY, TOKEN_COLUMN, arrow_schema
+from catalog.schema import arrow_schema
 from catalog.snapshots import SnapshotInfo
 from catalog.tables import TableInfo, live_tables
 from duckmesh.kernel import metrics
@@ -31,6 +31,7 @@ from ingest.backlog import FlushPolicy, is_due
 from ingest.bus import Claim, ClaimPolicy, Envelope
 from ingest.decode.envelope import decode_envelope
 from ingest.errors import LeaseLost
+from storage.columns import FIELD_ID_KEY, TOKEN_COLUMN
 from storage.keys import data_file_key
 from storage.parquet import CONTENT_HASH_ALGORITHM, write_parquet
 from storage.store import ObjectStore

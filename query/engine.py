@@ -19,11 +19,10 @@ from pyarrow import ipc
 from query.errors import QueryInvalid, QueryResourcesExceeded
 from query.failures import OUT_OF_MEMORY, UNREADABLE, Failure, StatementError, failure_of, params_of
 from query.request import Params, RunRequest, TableView
+from storage.columns import OP_COLUMN, OP_FIELD_ID, TOKEN_COLUMN, TOKEN_FIELD_ID
 from storage.reading import ScanColumn, quote_name, scan_sql, uniform_scan_sql
 
 DUCKDB_VERSION = duckdb.__version__
-TOKEN_COLUMN, OP_COLUMN = "_duckmesh_token", "_duckmesh_op"
-TOKEN_FIELD_ID, OP_FIELD_ID = 2_147_483_000, 2_147_483_001
 BATCH_ROWS = 32_768
 CHUNK_BYTES = 256 * 1024
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.bounds import Bound, bounds
+from storage.columns import FIELD_ID_KEY, OP_COLUMN, OP_FIELD_ID, TOKEN_COLUMN, TOKEN_FIELD_ID, TYPE_KEY
 from storage.errors import ContentHashChanged, DataFileCorrupt, StoreUnavailable, UnwritableData
 from storage.proof import CONTENT_HASH_ALGORITHM, GOLDEN_SQL, GOLDEN_SUM, proof_sql
 from storage.reading import ScanColumn, quote_literal, quote_name
@@ -23,11 +24,9 @@ from storage.reading import ScanColumn, quote_literal, quote_name
 __all__ = ["CONTENT_HASH_ALGORITHM", "ColumnStats", "FooterInfo", "WrittenFile", "read_footer", "write_parquet"]
 
 ROW_GROUP_ROWS = 122_880
-FIELD_ID_KEY = b"PARQUET:field_id"
-TYPE_KEY = b"duckmesh:type"
 _SYSTEM_METADATA = {
-    "_duckmesh_token": {FIELD_ID_KEY: b"2147483000", TYPE_KEY: b"int64"},
-    "_duckmesh_op": {FIELD_ID_KEY: b"2147483001", TYPE_KEY: b"int8"},
+    TOKEN_COLUMN: {FIELD_ID_KEY: b"%d" % TOKEN_FIELD_ID, TYPE_KEY: b"int64"},
+    OP_COLUMN: {FIELD_ID_KEY: b"%d" % OP_FIELD_ID, TYPE_KEY: b"int8"},
 }
 
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {

@@ -20,7 +20,7 @@ from catalog.errors import IngestFailed, SnapshotExpired, SnapshotNotFound, Tabl
 from catalog.expire import expire_snapshots
 from catalog.models import Snapshot, Tenant
 from catalog.publish import NewFile, publish_snapshot
-from catalog.schema import TOKEN_COLUMN, TOKEN_FIELD_ID, ParsedColumn, arrow_schema
+from catalog.schema import ParsedColumn, arrow_schema
 from catalog.snapshots import SnapshotInfo, resolve
 from catalog.tables import TableInfo, drop_table
 from duckmesh.kernel import clock
@@ -43,6 +43,7 @@ from query.errors import (
 from query.models import QueryAudit
 from query.pool import Pool, PoolSettings
 from query.service import Asker, QueryPlane, QueryPolicy, execute
+from storage.columns import TOKEN_COLUMN, TOKEN_FIELD_ID
 from storage.keys import data_file_key
 from storage.local import LocalStore
 from storage.parquet import CONTENT_HASH_ALGORITHM, write_parquet

@@ -51,8 +51,7 @@ class _JsonDecoder:
     def __call__(self, table: TableInfo) -> DecodedBatch:
         batch = decode_json(
             self.body,
-            schema=table.schema,
-            primary_key=table.primary_key_cols,
+            shape=table.shape,
             limits=self.limits,
             request_key=self.request_key,
         )

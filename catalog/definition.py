@@ -28,6 +28,7 @@ class TableDefinition:
     partition_spec: Mapping[str, Any] = field(default_factory=dict)
     sort_cols: tuple[str, ...] = ()
     compatibility_mode: str = "backward"
+    grows: bool = False
 
 
 def parse_definition(json: Mapping[str, Any]) -> TableDefinition:

@@ -35,6 +35,7 @@ class NewFile:
     min_event_time: datetime | None = None
     max_event_time: datetime | None = None
     level: int = 0
+    folded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ _ADVANCE = """
 UPDATE tenant_catalog
    SET snapshot_seq = snapshot_seq + 1,
        visible_token = coalesce(%s, visible_token),
+       stored_bytes = stored_bytes + %s, stored_files = stored_files + %s,
        snapshot_time = greatest(clock_timestamp(), snapshot_time + interval '1 microsecond')
  WHERE tenant_id = %s
 RETURNING snapshot_seq, snapshot_time, visible_token
@@ -109,7 +111,7 @@ def publish_snapshot(
     if watermark is not None and watermark < head.visible_token:
         raise PublishConflict("The watermark may not fall.", watermark=watermark, latest=head.visible_token)
     with connection.cursor() as cursor:
-        cursor.execute(_ADVANCE, [watermark, tenant_id])
+        cursor.execute(_ADVANCE, [watermark, sum(file.size_bytes for file in added), len(added), tenant_id])
         snapshot_id, snapshot_time, visible_token = cursor.fetchone()
     changes = _remove(tenant_id=tenant_id, snapshot_id=snapshot_id, file_ids=removed)
     changes += _add(tenant_id=tenant_id, snapshot_id=snapshot_id, files=added)

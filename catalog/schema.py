@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 import pyarrow as pa
 
 from duckmesh.kernel.errors import JSON, Invalid
-from storage.columns import FIELD_ID_KEY, OP_COLUMN, OP_FIELD_ID, TYPE_KEY
+from storage.columns import FIELD_ID_KEY, HOLDS_KEY, OP_COLUMN, OP_FIELD_ID, TYPE_KEY
 
 MAX_COLUMNS = 1_000
 MAX_LIST_DEPTH = 4
@@ -67,12 +67,17 @@ class ParsedColumn:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of one schema version. `type` is spelled canonically."""
+    """A column of one schema version. `type` is spelled canonically.
+
+    `holds` says more of the values of a growing table's column: `wide` integers, some of which no float64 is equal
+    to, or strings that are each the text of a `number`. Callers never see it.
+    """
 
     field_id: int
     name: str
     type: str
     nullable: bool = True
+    holds: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +95,16 @@ class TableSchema:
     def column(self, name: str) -> Column | None:
         """The column of this name, compared without case, or None if there is none."""
         return self.by_folded_name.get(name.lower())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableShape:
+    """What the values written to a table must fit: its columns, its key, and whether new fields add columns to it."""
+
+    schema: TableSchema
+    primary_key: tuple[str, ...] = ()
+    grows: bool = False
+    next_field_id: int = 0
 
 
 @lru_cache(maxsize=4096)
@@ -151,14 +166,15 @@ def arrow_schema(schema: TableSchema, *, keyed: bool) -> pa.Schema:
     Every Arrow field is nullable: a column's own promise is kept where records are decoded, and deletes in a
     keyed table have nulls in columns whose rows never do.
     """
-    fields = [_arrow_field(c.name, arrow_type(c.type), c.field_id, c.type) for c in schema.columns]
+    fields = [_arrow_field(c.name, arrow_type(c.type), c.field_id, c.type, c.holds) for c in schema.columns]
     if keyed:
         fields.append(_arrow_field(OP_COLUMN, pa.int8(), OP_FIELD_ID, "int8"))
     return pa.schema(fields)
 
 
-def _arrow_field(name: str, type_: pa.DataType, field_id: int, logical: str) -> pa.Field:
-    return pa.field(name, type_, metadata={FIELD_ID_KEY: str(field_id).encode(), TYPE_KEY: logical.encode()})
+def _arrow_field(name: str, type_: pa.DataType, field_id: int, logical: str, holds: str = "") -> pa.Field:
+    metadata = {FIELD_ID_KEY: str(field_id).encode(), TYPE_KEY: logical.encode()}
+    return pa.field(name, type_, metadata=metadata | ({HOLDS_KEY: holds.encode()} if holds else {}))
 
 
 def parse_schema(schema_json: object) -> tuple[ParsedColumn, ...]:
@@ -256,7 +272,17 @@ def schema_json(schema: TableSchema) -> dict[str, JSON]:
 
 def to_stored(columns: Sequence[Column]) -> list[JSON]:
     """The columns as a schema version's row holds them, with their field ids."""
-    return [{"field_id": c.field_id, "name": c.name, "type": c.type, "nullable": c.nullable} for c in columns]
+    return [_to_stored(column) for column in columns]
+
+
+def _to_stored(column: Column) -> dict[str, JSON]:
+    stored: dict[str, JSON] = {
+        "field_id": column.field_id,
+        "name": column.name,
+        "type": column.type,
+        "nullable": column.nullable,
+    }
+    return {**stored, "holds": column.holds} if column.holds else stored
 
 
 def from_stored(stored: Iterable[JSON], *, version: int) -> TableSchema:
@@ -271,4 +297,6 @@ def _from_stored(item: JSON) -> Column:
     assert isinstance(name, str)
     assert isinstance(type_, str)
     assert isinstance(nullable, bool)
-    return Column(field_id=field_id, name=name, type=type_, nullable=nullable)
+    holds = item.get("holds", "")
+    assert isinstance(holds, str)
+    return Column(field_id=field_id, name=name, type=type_, nullable=nullable, holds=holds)

@@ -12,7 +12,7 @@ from catalog.definition import TableDefinition
 from catalog.errors import TableExists, TableNotFound
 from catalog.models import Snapshot, SnapshotFile, TableDef, TableSchemaVersion
 from catalog.publish import lock_tokens, publish_snapshot
-from catalog.schema import TableSchema, from_stored, to_stored, with_field_ids
+from catalog.schema import TableSchema, TableShape, from_stored, to_stored, with_field_ids
 from catalog.tenants import raise_ddl_version
 
 
@@ -28,9 +28,21 @@ class TableInfo:
     partition_spec: Mapping[str, Any]
     sort_cols: tuple[str, ...]
     compatibility_mode: str
+    grows: bool
+    next_field_id: int
     created_at: datetime
     created_in: int
     dropped_in: int | None
+
+    @property
+    def shape(self) -> TableShape:
+        """What decoding needs to know of the table."""
+        return TableShape(
+            schema=self.schema,
+            primary_key=self.primary_key_cols,
+            grows=self.grows,
+            next_field_id=self.next_field_id,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +74,7 @@ def create_table(*, tenant_id: str, definition: TableDefinition, actor: str) -> 
                 partition_spec=dict(definition.partition_spec),
                 sort_cols=list(definition.sort_cols),
                 compatibility_mode=definition.compatibility_mode,
+                grows=definition.grows,
                 created_in=snapshot.snapshot_id,
                 created_by=actor,
             )
@@ -102,7 +115,8 @@ def list_tables(*, tenant_id: str, after: str = "", limit: int = 100) -> list[Ta
 
 
 _COLUMNS = """t.table_id, t.tenant_id, t.name, v.schema_version, v.schema_json::text, t.primary_key_cols::text,
-       t.partition_spec::text, t.sort_cols::text, t.compatibility_mode, t.created_at, t.created_in, t.dropped_in"""
+       t.partition_spec::text, t.sort_cols::text, t.compatibility_mode, t.created_at, t.created_in, t.dropped_in,
+       t.grows, t.next_field_id"""
 
 # One statement, so that the version and the tables are of the same instant.
 _LIVE = f"""
@@ -156,4 +170,6 @@ def _table(row: tuple[Any, ...]) -> TableInfo:
         created_at=row[9],
         created_in=row[10],
         dropped_in=row[11],
+        grows=row[12],
+        next_field_id=row[13],
     )

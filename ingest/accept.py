@@ -16,7 +16,6 @@ from django.db import DatabaseError, InterfaceError, InternalError, OperationalE
 from catalog.tables import LiveTables, TableInfo, live_tables
 from duckmesh.kernel.errors import JSON, Conflict, Invalid, NotFound, OutcomeUnknown, Unavailable
 from ingest.decode.batch import DecodedBatch
-from ingest.decode.envelope import encode_envelope
 from ingest.errors import Backpressure, IdempotencyConflict
 
 _TRIES = 20
@@ -65,7 +64,10 @@ def accept(*, tenant_id: str, table: str, decode: Decode, max_pending: int) -> A
         try:
             info = tables.find(table)
             batch = decode(info)
-            return _publish(tenant_id=tenant_id, info=info, tables=tables, batch=batch, max_pending=max_pending)
+            try:
+                return _publish(tenant_id=tenant_id, info=info, tables=tables, batch=batch, max_pending=max_pending)
+            finally:
+                batch.payload.close()
         except _Stale:
             _refresh(tenant_id)
         except _Again:
@@ -91,7 +93,7 @@ def _refresh(tenant_id: str) -> LiveTables:
 
 
 def _publish(*, tenant_id: str, info: TableInfo, tables: LiveTables, batch: DecodedBatch, max_pending: int) -> Accepted:
-    payload = encode_envelope(batch.batch)
+    payload = batch.payload.getvalue()
     row = _execute(
         [
             tenant_id,

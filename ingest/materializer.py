@@ -4,6 +4,7 @@ A crash leaves, by the step it comes after: a claim that runs out (`after_claim`
 (`after_put`), a transaction that never was (`before_commit`), or nothing to do (`after_commit`).
 """
 
+import io
 import tempfile
 import threading
 import time
@@ -29,7 +30,7 @@ from duckmesh.kernel.failpoints import failpoint
 from ingest import bus
 from ingest.backlog import FlushPolicy, is_due
 from ingest.bus import Claim, ClaimPolicy, Envelope
-from ingest.decode.envelope import decode_envelope
+from ingest.decode.envelope import read_envelope
 from ingest.errors import LeaseLost
 from storage.columns import FIELD_ID_KEY, TOKEN_COLUMN
 from storage.keys import data_file_key
@@ -263,7 +264,8 @@ def _rows(table: TableInfo, envelopes: Sequence[Envelope]) -> pa.Table:
 
 def _conform(envelope: Envelope, target: pa.Schema) -> pa.Table:
     """The envelope's kept rows, its columns found by field id: one dropped since is left out, one widened is cast."""
-    batch = decode_envelope(envelope.payload)
+    batches = [*read_envelope(io.BytesIO(envelope.payload))]
+    batch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
     if batch.num_rows != envelope.record_count + len(envelope.excluded):
         raise ValueError(f"the envelope holds {batch.num_rows} rows and should hold {envelope.record_count}")
     if envelope.excluded:

@@ -42,6 +42,11 @@ class IngestEvent(models.Model):
     # from this one on and before `snapshot_id` do not hold it. Not to be purged while any of them is kept.
     passed_in = models.BigIntegerField(null=True)
     accepted_at = models.DateTimeField(db_default=Now())
+    # A pending envelope that failed alone is not tried again before this time.
+    retry_at = models.DateTimeField(null=True)
+    # When all that was accepted up to here is paid for, at the tenant's rate in records and in bytes. Null: no rate.
+    records_paid_at = models.DateTimeField(null=True)
+    bytes_paid_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "ingest_event"
@@ -99,6 +104,30 @@ class IngestPayload(models.Model):
 
     def __str__(self) -> str:
         return f"payload of {self.event_id}"
+
+
+class IngestStaged(models.Model):
+    """A large payload that lies in the object store instead. The row is there before the object and goes after it.
+
+    Without an event nothing names it: its request is under way, or came to nothing.
+    """
+
+    staged_id = models.BigAutoField(primary_key=True)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_index=False)
+    event = models.OneToOneField(IngestEvent, null=True, on_delete=models.PROTECT, db_constraint=False)
+    path = models.CharField(max_length=500)
+    size_bytes = models.BigIntegerField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "ingest_staged"
+        constraints = [
+            UniqueConstraint(fields=["path"], name="ingest_staged_path"),
+            models.CheckConstraint(condition=Q(size_bytes__gt=0), name="ingest_staged_size"),
+        ]
+
+    def __str__(self) -> str:
+        return self.path
 
 
 class IngestKey(models.Model):

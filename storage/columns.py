@@ -2,6 +2,7 @@
 
 FIELD_ID_KEY = b"PARQUET:field_id"
 TYPE_KEY = b"duckmesh:type"
+HOLDS_KEY = b"duckmesh:holds"
 
 TOKEN_COLUMN = "_duckmesh_token"  # noqa: S105 (the name of a column, not a secret)
 TOKEN_FIELD_ID = 2_147_483_000

@@ -1,6 +1,7 @@
 """The write path in one process: accept, materialise, and read back what a snapshot holds, with a real local store."""
 
 import json
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +20,13 @@ from ingest.backlog import FlushPolicy
 from ingest.bus import ClaimPolicy
 from ingest.decode.batch import DecodedBatch, DecodeLimits
 from ingest.decode.json_body import decode_json
+from ingest.decode.spool import SpoolPolicy
 from ingest.materializer import MaterializePolicy, materialize_tenant
 from storage.local import LocalStore
 from storage.store import ObjectStore
 
-LIMITS = DecodeLimits(max_records=10_000, max_visibility_timeout=timedelta(minutes=1))
+SPOOL = SpoolPolicy(directory=Path(tempfile.gettempdir()), memory_bytes=2**23)
+LIMITS = DecodeLimits(max_records=10_000, max_visibility_timeout=timedelta(minutes=1), spool=SPOOL)
 CLAIM = ClaimPolicy(
     lease=timedelta(seconds=30),
     max_bytes=2**27,
@@ -51,9 +54,7 @@ def decoder(records: Sequence[Record], *, request_key: str | None = None) -> Cal
     body = json.dumps({"records": list(records)}).encode()
 
     def decode(table: TableInfo) -> DecodedBatch:
-        return decode_json(
-            body, schema=table.schema, primary_key=table.primary_key_cols, limits=LIMITS, request_key=request_key
-        )
+        return decode_json(body, shape=table.shape, limits=LIMITS, request_key=request_key)
 
     return decode
 

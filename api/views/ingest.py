@@ -18,12 +18,16 @@ from api.views.base import Endpoint
 from duckmesh.kernel import metrics
 from duckmesh.kernel.config import Config
 from ingest.decode.batch import DecodeLimits
+from ingest.decode.spool import SpoolPolicy
 
 
 def ingest_policy(config: Config) -> IngestPolicy:
     """What the configuration says of one request."""
     limits = DecodeLimits(
-        max_records=config.max_records_per_request, max_visibility_timeout=config.max_visibility_timeout
+        max_records=config.max_records_per_request,
+        max_keyed_records=config.max_keyed_records_per_request,
+        max_visibility_timeout=config.max_visibility_timeout,
+        spool=SpoolPolicy(directory=config.home / "scratch", memory_bytes=config.spool_memory_bytes),
     )
     return IngestPolicy(limits=limits, max_pending=config.max_pending_records)
 

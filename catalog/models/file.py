@@ -30,6 +30,8 @@ class DataFile(models.Model):
     min_event_time = models.DateTimeField(null=True)
     max_event_time = models.DateTimeField(null=True)
     level = models.SmallIntegerField(default=0)
+    # Of a keyed table: no key is in two of the folded files of one snapshot, and none of their rows is a delete.
+    folded = models.BooleanField(default=False)
     created_at = models.DateTimeField(db_default=Now())
     unreferenced_since = models.DateTimeField(null=True)
     tombstoned_at = models.DateTimeField(null=True)

@@ -23,6 +23,8 @@ class TableDef(models.Model):
     name = models.CharField(max_length=63)
     schema_version = models.IntegerField(default=1)
     next_field_id = models.IntegerField()
+    # Ingest adds a column for each new field.
+    grows = models.BooleanField(default=False)
     primary_key_cols: "models.JSONField[list[str], list[str]]" = models.JSONField(default=list)
     partition_spec: "models.JSONField[dict[str, Any], dict[str, Any]]" = models.JSONField(default=dict)
     sort_cols: "models.JSONField[list[str], list[str]]" = models.JSONField(default=list)

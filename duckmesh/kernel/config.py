@@ -114,8 +114,42 @@ class Config(BaseModel):
     )
     max_body_bytes: Size = Field(64 * 2**20, description="Largest request body, after decompression; beyond it 413.")
     max_records_per_request: Count = Field(100_000, description="Most records in one JSON request.")
-    max_pending_records: Count = Field(
-        5_000_000, description="Most accepted records of a tenant that are not yet visible; beyond it 429."
+    max_keyed_records_per_request: Count = Field(
+        250_000,
+        description="Most records with an idempotency key of their own in one request of any format; beyond it 413.",
+    )
+    spool_memory_bytes: Size = Field(
+        8 * 2**20,
+        description="Bytes of one body, and of what it is decoded to, held in memory; the rest goes to `scratch`.",
+    )
+    stage_bytes: Size = Field(
+        8 * 2**20,
+        description="Decoded and compressed bytes of one request beyond which they go to the object store, and not"
+        " through PostgreSQL.",
+    )
+    max_pending_records: int = Field(
+        5_000_000,
+        ge=0,
+        description="Most accepted records of a tenant that are not yet visible; beyond it 429. Default of tenants"
+        " without a limit of their own; 0: none.",
+    )
+    max_records_per_second: int = Field(
+        0, ge=0, description="Records a second that a tenant may write; beyond it 429. Default of tenants; 0: no rate."
+    )
+    max_bytes_per_second: int = Field(
+        0,
+        ge=0,
+        description="Bytes a second that a tenant may write, decoded and compressed; beyond it 429. Default of"
+        " tenants; 0: no rate.",
+    )
+    rate_burst: Duration = Field(
+        timedelta(seconds=2), description="How much of its rate a tenant that was quiet may use at once."
+    )
+    max_stored_bytes: int = Field(
+        0, ge=0, description="Bytes of data files a tenant may have; beyond it 429. Default of tenants; 0: no quota."
+    )
+    max_stored_files: int = Field(
+        0, ge=0, description="Data files a tenant may have; beyond it 429. Default of tenants; 0: no quota."
     )
     max_visibility_timeout: Duration = Field(timedelta(minutes=5), description="Longest wait a request may ask for.")
     max_waiters: Count = Field(

@@ -1,10 +1,11 @@
-"""What a decoded request is: one typed batch and the proofs that make a retry recognisable."""
+"""What a decoded request is: its records as an envelope and the proofs that make a retry recognisable."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import pyarrow as pa
+from catalog.schema import Column
+from ingest.decode.spool import Spool, SpoolPolicy
 
 OP_UPSERT = 0
 """The row is inserted, or on a keyed table takes the place of what its key had."""
@@ -21,6 +22,8 @@ class DecodeLimits:
 
     max_records: int
     max_visibility_timeout: timedelta
+    spool: SpoolPolicy
+    max_keyed_records: int = 250_000
     default_visibility_timeout: timedelta = timedelta(seconds=5)
 
 
@@ -28,17 +31,18 @@ class DecodeLimits:
 class DecodedBatch:
     """All records of one valid request, in their order.
 
-    `batch` has the table's columns in their order, and `_duckmesh_op` at the end if the table is keyed. Hashes are
+    `payload` is an envelope, which whoever decoded closes. Its batches have the table's columns in their order, as
+    they are, or as `growth` says they must become, and `_duckmesh_op` at the end if the table is keyed. Hashes are
     concatenated, `HASH_BYTES` each, in the order of `key_ordinals`: the records that carry a key, where a key's
     first record only is named; the later ones are in `excluded`.
     """
 
-    batch: pa.RecordBatch
+    payload: Spool
     record_count: int
+    growth: tuple[Column, ...] | None
     key_ordinals: Sequence[int]
     key_hashes: bytes
     payload_hashes: bytes
-    keys: Sequence[str]
     excluded: list[int]
     request_key_hash: bytes | None
     request_hash: bytes | None

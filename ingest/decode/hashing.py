@@ -13,9 +13,9 @@ _REQUEST_KEY = b"dm-request-key"
 _DELETE = b"delete"
 
 
-def record_key_hashes(keys: Iterable[str]) -> bytes:
-    """The hashes of the records' keys, concatenated."""
-    return b"".join([blake2b(k.encode(), digest_size=HASH_BYTES, person=_RECORD_KEY).digest() for k in keys])
+def record_key_hashes(keys: Iterable[str]) -> list[bytes]:
+    """The hashes of the records' keys."""
+    return [blake2b(k.encode(), digest_size=HASH_BYTES, person=_RECORD_KEY).digest() for k in keys]
 
 
 def request_key_hash(key: str) -> bytes:

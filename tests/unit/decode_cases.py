@@ -2,16 +2,21 @@
 
 import json
 from datetime import timedelta
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from catalog.schema import ParsedColumn, TableSchema, with_field_ids
+from catalog.schema import ParsedColumn, TableSchema, TableShape, with_field_ids
 from duckmesh.kernel.errors import Invalid
 from ingest.decode.batch import DecodedBatch, DecodeLimits
+from ingest.decode.envelope import read_envelope
 from ingest.decode.json_body import decode_json
+from ingest.decode.spool import SpoolPolicy
 from ingest.errors import InvalidRecord
 
-LIMITS = DecodeLimits(max_records=1_000, max_visibility_timeout=timedelta(minutes=5))
+SPOOL = SpoolPolicy(directory=Path("/nonexistent"), memory_bytes=2**30)
+LIMITS = DecodeLimits(max_records=1_000, max_visibility_timeout=timedelta(minutes=5), spool=SPOOL)
 
 
 def make_schema(*columns: str) -> TableSchema:
@@ -35,7 +40,14 @@ def decode(
 ) -> DecodedBatch:
     """The body decoded."""
     raw = body.encode() if isinstance(body, str) else body
-    return decode_json(raw, schema=schema, primary_key=primary_key, limits=limits, request_key=request_key)
+    shape = TableShape(schema=schema, primary_key=primary_key)
+    return decode_json(raw, shape=shape, limits=limits, request_key=request_key)
+
+
+def batch_of(decoded: DecodedBatch) -> pa.RecordBatch:
+    """All records of the envelope, as one batch."""
+    with decoded.payload.open() as source:
+        return pa.Table.from_batches(read_envelope(source)).combine_chunks().to_batches()[0]
 
 
 def body_of(*payloads: object) -> str:

@@ -104,7 +104,7 @@ def test_the_order_of_fields_never_matters(payload: dict[str, int], shuffler: ra
 def request(*payloads: object, key: str = "r", **options: object) -> tuple[bytes | None, bytes | None]:
     records = [{"payload": payload} for payload in payloads]
     decoded = decode(json.dumps({"records": records, **options}), FLIGHTS, request_key=key)
-    assert not decoded.keys
+    assert not decoded.key_hashes
     return decoded.request_key_hash, decoded.request_hash
 
 

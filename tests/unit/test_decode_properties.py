@@ -17,7 +17,7 @@ from ingest.decode.fast import decode_fast
 from ingest.decode.plan import plan_for
 from ingest.decode.refusals import Doubt
 from ingest.decode.rows import Rows
-from tests.unit.decode_cases import decode, make_schema
+from tests.unit.decode_cases import batch_of, decode, make_schema
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON_VALUES = st.recursive(
@@ -128,7 +128,7 @@ def test_what_is_written_comes_back(
     table: tuple[TableSchema, list[dict[str, object]], list[dict[str, object]]], indent: int | None, ascii_only: bool
 ) -> None:
     schema, payloads, rows = table
-    batch = decode(body_of(payloads, indent=indent, ascii_only=ascii_only), schema).batch
+    batch = batch_of(decode(body_of(payloads, indent=indent, ascii_only=ascii_only), schema))
     batch.validate(full=True)
     for column in schema.columns:
         got = batch.column(column.name).to_pylist()

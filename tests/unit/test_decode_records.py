@@ -1,14 +1,16 @@
 """Records and requests: what they may say, what is refused, and that one bad record refuses all."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from duckmesh.kernel.errors import Invalid
-from ingest.decode.batch import HASH_BYTES, DecodeLimits
+from ingest.decode.batch import HASH_BYTES
+from ingest.decode.hashing import record_key_hashes
 from ingest.errors import IdempotencyConflict, InvalidRecord, PayloadTooLarge
-from tests.unit.decode_cases import LIMITS, body_error, body_of, decode, make_schema, refusals
+from tests.unit.decode_cases import LIMITS, batch_of, body_error, body_of, decode, make_schema, refusals
 
 FLIGHTS = make_schema("carrier string!", "distance int64", "note json")
 KEYED = make_schema("id int64", "name string!", "score float64")
@@ -23,14 +25,14 @@ def body(*records: object, **options: object) -> str:
 
 
 def test_a_batch_has_the_tables_columns_in_their_order() -> None:
-    batch = decode(body(record(distance=1, carrier="UA"), record(carrier="AA")), FLIGHTS).batch
+    batch = batch_of(decode(body(record(distance=1, carrier="UA"), record(carrier="AA")), FLIGHTS))
     assert batch.schema.names == ["carrier", "distance", "note"]
     assert batch.to_pydict() == {"carrier": ["UA", "AA"], "distance": [1, None], "note": [None, None]}
     assert batch.schema.field("distance").metadata[b"PARQUET:field_id"] == b"2"
 
 
 def test_columns_are_named_without_case() -> None:
-    assert decode(body(record(CARRIER="UA", Distance=3)), FLIGHTS).batch.column("distance").to_pylist() == [3]
+    assert batch_of(decode(body(record(CARRIER="UA", Distance=3)), FLIGHTS)).column("distance").to_pylist() == [3]
 
 
 def test_one_field_in_two_spellings_is_a_duplicate() -> None:
@@ -110,7 +112,7 @@ def test_reading_stops_after_a_hundred_records_that_nest_too_deep() -> None:
 
 
 def test_a_key_is_at_most_512_characters() -> None:
-    assert decode(body(record("é" * 512, carrier="UA")), FLIGHTS).keys == ["é" * 512]
+    assert decode(body(record("é" * 512, carrier="UA")), FLIGHTS).key_hashes == record_key_hashes(["é" * 512])[0]
     assert "not 513" in refusals(body(record("k" * 513, carrier="UA")), FLIGHTS)[0][2]
 
 
@@ -123,7 +125,7 @@ def test_repeated_keys_are_found_whatever_the_white_space(space: str) -> None:
 def test_strings_that_look_like_keys_do_not_hide_a_repeated_key() -> None:
     tricky = r'{"payload":{"carrier":"\":\": \\","note":{"a\":":"x\" :"}}}'
     repeated = r'{"payload":{"carrier":"\":","note":{"a":1,"b":{"c":1,"c":2}}}}'
-    assert decode(f'{{"records":[{tricky}]}}', FLIGHTS).batch.column("carrier").to_pylist() == ['":": \\']
+    assert batch_of(decode(f'{{"records":[{tricky}]}}', FLIGHTS)).column("carrier").to_pylist() == ['":": \\']
     assert refusals(f'{{"records":[{tricky},{repeated}]}}', FLIGHTS)[0][:2] == (1, "note")
 
 
@@ -183,7 +185,7 @@ def test_options_may_come_before_the_records() -> None:
 
 @pytest.mark.parametrize("payload", ['{"carrier":"UA"}', '{"CARRIER":"UA"}', "{}"])
 def test_too_many_records_are_too_large_a_payload(payload: str) -> None:
-    limits = DecodeLimits(max_records=3, max_visibility_timeout=timedelta(1))
+    limits = replace(LIMITS, max_records=3)
     text = '{"records":[' + ",".join([f'{{"payload":{payload}}}'] * 4) + "]}"
     with pytest.raises(PayloadTooLarge) as caught:
         decode(text, FLIGHTS, limits=limits)
@@ -213,9 +215,9 @@ def test_keys_are_listed_once_and_repeats_are_excluded() -> None:
         body(record("a", carrier="UA"), record(carrier="UA"), record("b", carrier="B6"), record("a", carrier="UA")),
         FLIGHTS,
     )
-    assert decoded.record_count == decoded.batch.num_rows == 4
+    assert decoded.record_count == batch_of(decoded).num_rows == 4
     assert list(decoded.key_ordinals) == [0, 2]
-    assert list(decoded.keys) == ["a", "b"]
+    assert decoded.key_hashes == b"".join(record_key_hashes(["a", "b"]))
     assert decoded.excluded == [3]
     assert len(decoded.key_hashes) == len(decoded.payload_hashes) == 2 * HASH_BYTES
 
@@ -232,7 +234,7 @@ def test_one_key_for_two_contents_in_one_request_is_a_conflict() -> None:
 
 
 def test_operations_of_a_keyed_table_are_a_column() -> None:
-    batch = decode(
+    decoded = decode(
         body(
             record(id=1, name="a", score=1),
             {**record(id=2, name="b"), "op": "upsert"},
@@ -241,7 +243,8 @@ def test_operations_of_a_keyed_table_are_a_column() -> None:
         ),
         KEYED,
         primary_key=("ID",),
-    ).batch
+    )
+    batch = batch_of(decoded)
     assert batch.schema.names == ["id", "name", "score", "_duckmesh_op"]
     assert batch.column("_duckmesh_op").to_pylist() == [0, 0, 1, 1]
     assert batch.column("name").to_pylist() == ["a", "b", None, None]

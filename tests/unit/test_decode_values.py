@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from tests.unit.decode_cases import body_of, body_with, decode, make_schema, refusals
+from tests.unit.decode_cases import batch_of, body_of, body_with, decode, make_schema, refusals
 
 UUID = "123e4567-e89b-12d3-a456-426614174000"
 MIDNIGHT = datetime(2013, 1, 1)  # noqa: DTZ001 (columns hold UTC without saying so)
@@ -88,7 +88,7 @@ MIDNIGHT = datetime(2013, 1, 1)  # noqa: DTZ001 (columns hold UTC without saying
     ],
 )
 def test_a_value_survives_exactly(type_: str, literal: str, value: object) -> None:
-    batch = decode(body_with(literal), make_schema(f"a {type_}", "b bool")).batch
+    batch = batch_of(decode(body_with(literal), make_schema(f"a {type_}", "b bool")))
     assert batch.column("a").to_pylist() == [value]
     assert batch.column("b").to_pylist() == [None]
 
@@ -210,8 +210,8 @@ def test_the_same_value_is_taken_among_many_as_alone() -> None:
         {"t": t, "d": t[:10], "f": i / 8, "g": i / 3, "u": f"123E4567-e89b-12d3-a456-{i:012}"}
         for i, t in enumerate(texts)
     ]
-    together = decode(body_of(*payloads), schema).batch
-    alone = [decode(body_of(payload), schema).batch.to_pylist()[0] for payload in payloads]
+    together = batch_of(decode(body_of(*payloads), schema))
+    alone = [batch_of(decode(body_of(payload), schema)).to_pylist()[0] for payload in payloads]
     assert together.to_pylist() == alone
 
 

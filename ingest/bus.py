@@ -33,7 +33,10 @@ class ClaimPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
-    """One accepted request, as the bus holds it; `payload` is an Arrow stream of all its rows."""
+    """One accepted request, as the bus holds it; `payload` is an envelope of all its rows.
+
+    A large one lies in the object store, at `staged_path`; then `payload` is empty.
+    """
 
     event_id: int
     table_id: int
@@ -47,6 +50,7 @@ class Envelope:
     accepted_at: datetime
     attempts: int
     payload: bytes
+    staged_path: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +126,9 @@ WITH oldest AS (
   RETURNING event_id
 )
 SELECT e.event_id, e.table_id, e.schema_version, e.first_token, e.last_token, e.record_count, e.excluded,
-       e.min_event_time, e.max_event_time, e.accepted_at, e.attempts, p.payload
+       e.min_event_time, e.max_event_time, e.accepted_at, e.attempts, p.payload, s.path
   FROM taken JOIN ingest_event e USING (event_id) LEFT JOIN ingest_payload p USING (event_id)
+  LEFT JOIN ingest_staged s USING (event_id)
  ORDER BY e.first_token
 """
 
@@ -170,6 +175,7 @@ def _envelope(row: tuple[Any, ...]) -> Envelope:
         attempts=row[10],
         # A payload that is missing cannot be read, fails, and is set aside: it must not be passed over in silence.
         payload=bytes(row[11] or b""),
+        staged_path=row[12],
     )
 
 

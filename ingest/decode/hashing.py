@@ -6,11 +6,13 @@ from hashlib import blake2b
 import msgspec
 
 from ingest.decode.batch import HASH_BYTES, OP_DELETE
+from ingest.decode.spool import Spool
 
 # Record keys and request keys share one registry, so equal texts must not meet there.
 _RECORD_KEY = b"dm-record-key"
 _REQUEST_KEY = b"dm-request-key"
 _DELETE = b"delete"
+_CHUNK = 2**20
 
 
 def record_key_hashes(keys: Iterable[str]) -> list[bytes]:
@@ -33,6 +35,15 @@ def payload_hashes(payloads: Sequence[bytes], ops: Sequence[int]) -> bytes:
     if OP_DELETE not in ops:
         return b"".join([blake2b(payload, digest_size=HASH_BYTES).digest() for payload in payloads])
     return b"".join([payload_hash(payload, op) for payload, op in zip(payloads, ops, strict=True)])
+
+
+def body_hash(body: Spool, *, media_type: str, op: int, key_column: str | None, event_time_column: str | None) -> bytes:
+    """The hash of a request whose body is anything but JSON: of what it does and of its bytes, as they came."""
+    hasher = blake2b(msgspec.json.encode((media_type, op, key_column, event_time_column)), digest_size=HASH_BYTES)
+    with body.open() as source:
+        while chunk := source.read(_CHUNK):
+            hasher.update(chunk)
+    return hasher.digest()
 
 
 def request_hash(

@@ -118,6 +118,8 @@ class IngestStaged(models.Model):
     path = models.CharField(max_length=500)
     size_bytes = models.BigIntegerField()
     created_at = models.DateTimeField(db_default=Now())
+    # Marked before the object is deleted: what would publish it meanwhile finds the mark and starts again.
+    doomed_at = models.DateTimeField(null=True)
 
     class Meta:
         db_table = "ingest_staged"

@@ -16,18 +16,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.bounds import Bound, bounds
-from storage.columns import FIELD_ID_KEY, OP_COLUMN, OP_FIELD_ID, TOKEN_COLUMN, TOKEN_FIELD_ID, TYPE_KEY
+from storage.columns import FIELD_ID_KEY, HOLDS_KEY, OP_COLUMN, OP_FIELD_ID, TOKEN_COLUMN, TOKEN_FIELD_ID, TYPE_KEY
+from storage.conversion import conversion_sql, item_of
 from storage.errors import ContentHashChanged, DataFileCorrupt, StoreUnavailable, UnwritableData
 from storage.proof import CONTENT_HASH_ALGORITHM, GOLDEN_SQL, GOLDEN_SUM, proof_sql
 from storage.reading import ScanColumn, quote_literal, quote_name
 
-__all__ = ["CONTENT_HASH_ALGORITHM", "ColumnStats", "FooterInfo", "WrittenFile", "read_footer", "write_parquet"]
+__all__ = [
+    "CONTENT_HASH_ALGORITHM",
+    "ColumnStats",
+    "FooterInfo",
+    "WrittenFile",
+    "conform",
+    "read_footer",
+    "write_parquet",
+]
 
 ROW_GROUP_ROWS = 122_880
 _SYSTEM_METADATA = {
     TOKEN_COLUMN: {FIELD_ID_KEY: b"%d" % TOKEN_FIELD_ID, TYPE_KEY: b"int64"},
     OP_COLUMN: {FIELD_ID_KEY: b"%d" % OP_FIELD_ID, TYPE_KEY: b"int8"},
 }
+
+_TRAVELS_AS_TEXT = {"uuid": "UUID", "json": "JSON"}
 
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "threads": 2,
@@ -116,6 +127,32 @@ def write_parquet(table: pa.Table, path: Path, *, sort_by: Sequence[str] = ()) -
         raise
 
 
+def conform(table: pa.Table, target: pa.Schema) -> pa.Table:
+    """The rows of `table`, written under another version of the schema, as `target` wants them.
+
+    Columns are found by field id: one that `table` lacks is null, one that `target` lacks is left out, and one of
+    another type is shown in the new one. Columns of the same type are the same memory. Raises `UnwritableData`.
+    """
+    held = {field.metadata[FIELD_ID_KEY]: index for index, field in enumerate(table.schema)}
+    changed: list[tuple[int, pa.Field, str]] = []
+    columns: list[pa.ChunkedArray | pa.Array] = []
+    for place, field in enumerate(target):
+        index = held.get(field.metadata[FIELD_ID_KEY])
+        if index is None:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        columns.append(table.column(index))
+        source = table.schema.field(index)
+        if source.metadata[TYPE_KEY] != field.metadata[TYPE_KEY]:
+            changed.append((place, field, _shown(source, field, f"c{place}")))
+    if changed:
+        rows = pa.table({f"c{place}": columns[place] for place, _, _ in changed})
+        selected = ", ".join(f"{expression} AS c{place}" for place, _, expression in changed)
+        for (place, field, _), column in zip(changed, _select(selected, rows).columns, strict=True):
+            columns[place] = column if column.type == field.type else column.cast(field.type)
+    return pa.Table.from_arrays(columns, schema=target)
+
+
 def read_footer(path: Path) -> FooterInfo:
     """What the file at `path` says of itself; `DataFileCorrupt` if it is no Parquet file with field ids."""
     try:
@@ -133,21 +170,52 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _shown(source: pa.Field, field: pa.Field, name: str) -> str:
+    """The expression that makes the column `name`, of the field `source`, what Arrow carries for `field`."""
+    from_type, to_type = source.metadata[TYPE_KEY].decode(), field.metadata[TYPE_KEY].decode()
+    kind, depth = _item(from_type)
+    cast = _TRAVELS_AS_TEXT.get(kind)
+    shown = conversion_sql(
+        f"CAST({name} AS {cast}{'[]' * depth})" if cast else name,
+        from_type=from_type,
+        from_holds=source.metadata.get(HOLDS_KEY, b"").decode(),
+        to_type=to_type,
+        to_holds=field.metadata.get(HOLDS_KEY, b"").decode(),
+    )
+    kind, depth = _item(to_type)
+    return f"CAST({shown} AS VARCHAR{'[]' * depth})" if kind in _TRAVELS_AS_TEXT else shown
+
+
+def _select(selected: str, rows: pa.Table) -> pa.Table:
+    with _connection().cursor() as cursor:
+        cursor.register("rows", rows)
+        try:
+            return cursor.execute(f"SELECT {selected} FROM rows").to_arrow_table()
+        except (duckdb.ConversionException, duckdb.InvalidInputException) as exc:
+            raise UnwritableData("The rows hold a value that has no place in the new type of its column") from exc
+
+
 def _target(field: pa.Field) -> _Target:
     metadata = _SYSTEM_METADATA.get(field.name) or field.metadata or {}
     if FIELD_ID_KEY not in metadata or TYPE_KEY not in metadata:
         raise ValueError(f"column {field.name} names no field id and type in its metadata")
-    kind, depth = metadata[TYPE_KEY].decode(), 0
-    while kind.startswith("list<"):
-        kind, depth = kind.removeprefix("list<").removesuffix(">"), depth + 1
+    kind, depth = _item(metadata[TYPE_KEY].decode())
     name = quote_name(field.name)
-    cast = {"uuid": "UUID", "json": "JSON"}.get(kind)
+    cast = _TRAVELS_AS_TEXT.get(kind)
     floating = {"float32": "FLOAT", "float64": "DOUBLE"}.get(kind, "")  # the only types the proof asks about
     return _Target(
         scan=ScanColumn(field_id=int(metadata[FIELD_ID_KEY]), name=field.name, duckdb_type=floating + "[]" * depth),
         select=f"CAST({name} AS {cast}{'[]' * depth}) AS {name}" if cast else name,
         kind="list" if depth else kind,
     )
+
+
+def _item(kind: str) -> tuple[str, int]:
+    """The type inside of all lists, and how many there are around it."""
+    depth = 0
+    while item := item_of(kind):
+        kind, depth = item, depth + 1
+    return kind, depth
 
 
 def _copy_sql(select: str, path: Path, targets: Sequence[_Target]) -> str:

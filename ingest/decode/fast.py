@@ -5,7 +5,7 @@ case, and for every error, it raises `Doubt` and the exact way decides.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -44,12 +44,12 @@ def decode_fast(body: bytes, plan: TablePlan, *, max_records: int, hash_all: boo
     payloads, keys, ops, event_times = zip(*map(msgspec.structs.astuple, document.records), strict=True)
     hashed = hash_all or any(key is not None and key is not UNSET for key in keys)
     deletes = [op == "delete" for op in ops] if plan.keyed and ops.count(UNSET) != len(ops) else []
-    columns = _Columns(plan, payloads, deletes=deletes if any(deletes) else None)
-    arrays = columns.build(clean=hashed)
+    columns = Columns(plan, payloads, deletes=deletes if any(deletes) else None)
+    arrays = columns.build(_by_column(payloads), clean=hashed)
     members = 1 + _present(document.wait_for_visibility, document.visibility_timeout_ms) + len(payloads)
     members += _present(*keys) + _present(*ops) + _present(*event_times)
     _prove_no_repeated_key(body, parsed=members + columns.keys_parsed)
-    if columns.zero_seen and _may_hold_tiny_numbers(body):
+    if columns.zero_seen and may_hold_tiny_numbers(body):
         raise Doubt
     times = _without_unset(event_times)
     return Rows(
@@ -64,7 +64,33 @@ def decode_fast(body: bytes, plan: TablePlan, *, max_records: int, hash_all: boo
     )
 
 
-class _Columns:
+def decode_payloads(text: bytes, plan: TablePlan, *, count: int, op: int, hash_all: bool) -> Rows:
+    """The rows of a JSON list of `count` payloads that is certainly valid; Doubt otherwise."""
+    if not plan.columns:
+        raise Doubt
+    try:
+        payloads = plan.decode_payloads(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise Doubt from None
+    if len(payloads) != count:
+        raise Doubt
+    columns = Columns(plan, payloads, deletes=[True] * count if op == OP_DELETE else None)
+    arrays = columns.build(_by_column(payloads), clean=hash_all)
+    _prove_no_repeated_key(text, parsed=columns.keys_parsed)
+    if columns.zero_seen and may_hold_tiny_numbers(text):
+        raise Doubt
+    return Rows(
+        arrays=[arrays[column.name] for column in plan.columns],
+        ops=[op] * count,
+        payloads=list(map(plan.encode, payloads)) if hash_all else [],
+    )
+
+
+def _by_column(payloads: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    return zip(*map(msgspec.structs.astuple, payloads), strict=True)
+
+
+class Columns:
     """The columns of the payloads on their way to Arrow, and what was seen on that way."""
 
     def __init__(self, plan: TablePlan, payloads: Sequence[Any], *, deletes: list[bool] | None) -> None:
@@ -74,15 +100,17 @@ class _Columns:
         self.keys_parsed = len(payloads) * len(plan.columns)
         self.zero_seen = False
 
-    def build(self, *, clean: bool) -> dict[str, pa.Array]:
-        """The arrays by name. `clean`: nulls are taken out of the payloads, as their canonical form leaves them out."""
-        values_by_column = zip(*map(msgspec.structs.astuple, self._payloads), strict=True)
+    def build(self, values_by_column: Iterable[Sequence[Any]], *, clean: bool) -> dict[str, pa.Array]:
+        """The arrays by name, of the payloads' values in the order of `sorted_columns`.
+
+        `clean`: payloads become canonical, and nulls are taken out of them. Nothing else asks for payloads.
+        """
         return {
             column.name: self._array(column, values, clean=clean)
             for column, values in zip(self._plan.sorted_columns, values_by_column, strict=True)
         }
 
-    def _array(self, column: PlannedColumn, values: tuple[Any, ...], *, clean: bool) -> pa.Array:
+    def _array(self, column: PlannedColumn, values: Sequence[Any], *, clean: bool) -> pa.Array:
         unset = 0
         try:
             if column.by_value and (unset := values.count(UNSET)):
@@ -99,15 +127,15 @@ class _Columns:
                 raise Doubt from None
         self.keys_parsed -= unset
         if array.null_count and not column.nullable:
-            self._allow_nulls_in_deletes_only(values)
+            self._allow_nulls_in_deletes_only(column, values)
         if clean and array.null_count > unset:
             for payload, value in zip(self._payloads, values, strict=True):
                 if value is None:
                     setattr(payload, column.attribute, UNSET)
         return array
 
-    def _allow_nulls_in_deletes_only(self, values: Sequence[Any]) -> None:
-        if self._deletes is None:
+    def _allow_nulls_in_deletes_only(self, column: PlannedColumn, values: Sequence[Any]) -> None:
+        if self._deletes is None or column.in_key:
             raise Doubt
         if any(value is None and not deleted for value, deleted in zip(values, self._deletes, strict=True)):
             raise Doubt
@@ -154,7 +182,7 @@ class _Columns:
 
     def _one_by_one(self, column: PlannedColumn, values: Sequence[Any], *, clean: bool) -> pa.Array:
         converted: list[object] = []
-        for payload, value in zip(self._payloads, values, strict=True):
+        for position, value in enumerate(values):
             if value is None:
                 converted.append(None)
                 continue
@@ -166,7 +194,7 @@ class _Columns:
                 raise Doubt from None
             converted.append(result)
             if clean and canonical is not value:
-                setattr(payload, column.attribute, canonical)
+                setattr(self._payloads[position], column.attribute, canonical)
         return pa.array(converted, column.arrow)
 
 
@@ -186,7 +214,7 @@ def _prove_no_repeated_key(body: bytes, *, parsed: int) -> None:
         raise Doubt
 
 
-def _may_hold_tiny_numbers(body: bytes) -> bool:
+def may_hold_tiny_numbers(body: bytes) -> bool:
     """Whether a zero among the floats may have been written as a number too near to zero for a float."""
     if b"0" * 200 in body:
         return True

@@ -62,6 +62,8 @@ class TablePlan:
     by_folded_name: dict[str, PlannedColumn]
     arrow: pa.Schema
     decode: Callable[[bytes], Any]  # a document of the table's own struct type, made at run time
+    payload: Any  # the struct type of one payload, whose fields are the attributes of the columns
+    decode_payloads: Callable[[bytes], list[Any]]
     encode: Callable[[object], bytes]
 
 
@@ -74,13 +76,17 @@ def plan_for(schema: TableSchema, primary_key: tuple[str, ...]) -> TablePlan:
     keyed = bool(primary_key)
     # Objects inside JSON values are sorted too; the struct's own fields already are.
     encoder = msgspec.json.Encoder(order="sorted" if any(c.leaf == "json" for c in columns) else None)
+    payload = _payload(by_name, keyed=keyed)
+    payloads = list[payload]  # type: ignore[valid-type]  # a type that exists at run time only
     return TablePlan(
         keyed=keyed,
         columns=columns,
         sorted_columns=by_name,
         by_folded_name={column.name.lower(): column for column in columns},
         arrow=arrow_schema(schema, keyed=keyed),
-        decode=msgspec.json.Decoder(_document(by_name, keyed=keyed), float_hook=msgspec.Raw).decode,
+        decode=msgspec.json.Decoder(_document(payload, keyed=keyed), float_hook=msgspec.Raw).decode,
+        payload=payload,
+        decode_payloads=msgspec.json.Decoder(payloads, float_hook=msgspec.Raw).decode,
         encode=encoder.encode,
     )
 
@@ -104,11 +110,15 @@ def _planned(column: Column, position: int, key: set[str]) -> PlannedColumn:
     )
 
 
-def _document(columns: tuple[PlannedColumn, ...], *, keyed: bool) -> Any:
-    """The struct type of a whole request; msgspec checks in C what a struct type can say."""
+def _payload(columns: tuple[PlannedColumn, ...], *, keyed: bool) -> Any:
+    """The struct type of a payload; msgspec checks in C what a struct type can say."""
     fields = [_field(column, keyed=keyed) for column in columns]
     names = {column.attribute: column.name for column in columns}
-    payload = msgspec.defstruct("Payload", fields, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
+    return msgspec.defstruct("Payload", fields, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
+
+
+def _document(payload: Any, *, keyed: bool) -> Any:
+    """The struct type of a whole request."""
     op: Any = Literal["insert", "upsert", "delete"] if keyed else Literal["insert"]
     record = msgspec.defstruct(
         "Record",
@@ -134,14 +144,15 @@ def _document(columns: tuple[PlannedColumn, ...], *, keyed: bool) -> Any:
 
 def _field(column: PlannedColumn, *, keyed: bool) -> Any:
     # Deletes on a keyed table leave out what is not in the key, so there only the key can be demanded here.
-    annotation = _annotation(column.type)
+    annotation = value_annotation(column.type)
     if column.in_key or not (column.nullable or keyed):
         return (column.attribute, annotation)
     return (column.attribute, annotation if annotation is Any else annotation | None | UnsetType, UNSET)
 
 
-def _annotation(type_: LogicalType) -> Any:
+def value_annotation(type_: LogicalType) -> Any:
+    """What msgspec decodes a value of the type as, null aside."""
     if type_.item is not None:
-        item = _annotation(type_.item)
+        item = value_annotation(type_.item)
         return list[item if item is Any else item | None]  # type: ignore[misc]  # a type known at run time only
     return _SIMPLE.get(type_.kind, str)

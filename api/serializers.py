@@ -198,6 +198,36 @@ class QueryAnswer(Shape):
     stats = QueryStats()
 
 
+class LimitsOfTenant(Shape):
+    """Bounds on what the tenant may use; 0 is none. Beyond each, writes are answered 429."""
+
+    max_records_per_second = serializers.IntegerField()
+    max_bytes_per_second = serializers.IntegerField(help_text="Of writes, decoded and compressed.")
+    max_pending_records = serializers.IntegerField(help_text="Accepted and not yet visible.")
+    max_stored_bytes = serializers.IntegerField()
+    max_stored_files = serializers.IntegerField()
+
+
+class UsageOfTenant(Shape):
+    """What the tenant uses at this moment."""
+
+    stored_bytes = serializers.IntegerField(help_text="Of all data files that are kept, those of old snapshots too.")
+    stored_files = serializers.IntegerField()
+    pending_records = serializers.IntegerField()
+    records_ahead_ms = serializers.IntegerField(
+        help_text="For how long from now the rate in records is used up; 0 when the tenant was quiet."
+    )
+    bytes_ahead_ms = serializers.IntegerField(help_text="The same of the rate in bytes.")
+
+
+class LimitsAnswer(Shape):
+    """Limits and what they are held against."""
+
+    tenant_id = serializers.CharField()
+    limits = LimitsOfTenant()
+    usage = UsageOfTenant()
+
+
 class LagOfTable(Shape):
     """Records of one table that wait."""
 

@@ -1,13 +1,17 @@
-"""The catalog in Django's admin: tenants are made, suspended and resumed; what publishing writes is only shown."""
+"""The catalog in Django's admin: tenants are made, limited, suspended, resumed; what publishing writes is shown."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
 
-from catalog.models import Snapshot, TableDef, Tenant
+from catalog.limits import GREATEST, MEANINGS, Limits, effective_limits, set_limits, usage
+from catalog.models import Snapshot, TableDef, Tenant, TenantLimitChange
+from catalog.models.tenant import LIMITS
 from catalog.tenants import TENANT_ID, create_tenant, resume_tenant, suspend_tenant
 
 if TYPE_CHECKING:  # Django's class takes no type arguments when it runs
@@ -38,8 +42,13 @@ class ReadOnlyAdmin(ModelAdmin):
         return False
 
 
+def _default(limit: str) -> str:
+    value = getattr(settings.DUCKMESH, limit)
+    return f"Empty is the default of the configuration, {f'{value:,}' if value else 'no bound'}"
+
+
 class TenantForm(TenantModelForm):
-    """The id is asked for once; afterwards only the name can change."""
+    """The id is asked for once; afterwards only the name and the limits can change."""
 
     tenant_id = forms.RegexField(
         regex=rf"^{TENANT_ID.pattern}\Z",
@@ -49,7 +58,30 @@ class TenantForm(TenantModelForm):
 
     class Meta:
         model = Tenant
-        fields = ("tenant_id", "name")
+        fields = ("tenant_id", "name", *LIMITS)
+
+    # `Any`: the signature of Django's forms, which is theirs alone to know.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for limit, meaning in MEANINGS.items():
+            self.fields[limit] = forms.IntegerField(
+                required=False,
+                min_value=0,
+                max_value=GREATEST,
+                label=limit.replace("_", " ").capitalize(),
+                help_text=f"{meaning} {_default(limit)}; 0 is no bound.",
+            )
+
+
+USAGE = ("stored_bytes", "stored_files", "pending_records")
+
+
+def _effective(tenant: Tenant) -> Limits:
+    return effective_limits(tenant_id=tenant.tenant_id, defaults=Limits.of(settings.DUCKMESH))
+
+
+def _of(used: int, bound: int) -> str:
+    return f"{used:,} of {f'{bound:,}' if bound else 'any number'}"
 
 
 @admin.register(Tenant)
@@ -63,19 +95,47 @@ class TenantAdmin(TenantModelAdmin):
     actions = ("suspend", "resume")
 
     def get_readonly_fields(self, _request: HttpRequest, obj: Tenant | None = None) -> tuple[str, ...]:
-        """Of a tenant that exists, only the name can be edited."""
-        return ("tenant_id", "state", "created_at") if obj else ()
+        """Of a tenant that exists, only the name and the limits can be edited."""
+        return ("tenant_id", "state", "created_at", *USAGE) if obj else ()
+
+    # `Any`: Django's own type of the sets is a union nobody can write down.
+    def get_fieldsets(self, _request: HttpRequest, obj: Tenant | None = None) -> Any:
+        """Limits on their own; of a tenant that exists, beside what it uses."""
+        own = ("tenant_id", "name", *(("state", "created_at") if obj else ()))
+        limits = ("Limits", {"fields": LIMITS, "description": "They hold from the tenant's next write on."})
+        return [(None, {"fields": own}), limits, *([("In use", {"fields": USAGE})] if obj else [])]
+
+    @admin.display(description="Stored bytes")
+    def stored_bytes(self, tenant: Tenant) -> str:
+        """Against the quota."""
+        used = usage(tenant_id=tenant.tenant_id).stored_bytes
+        quota = _effective(tenant).max_stored_bytes
+        return f"{filesizeformat(used)} of {filesizeformat(quota) if quota else 'any number'}"
+
+    @admin.display(description="Stored files")
+    def stored_files(self, tenant: Tenant) -> str:
+        """Against the quota."""
+        return _of(usage(tenant_id=tenant.tenant_id).stored_files, _effective(tenant).max_stored_files)
+
+    @admin.display(description="Pending records")
+    def pending_records(self, tenant: Tenant) -> str:
+        """Against the bound."""
+        return _of(usage(tenant_id=tenant.tenant_id).pending_records, _effective(tenant).max_pending_records)
 
     def has_delete_permission(self, _request: HttpRequest, _obj: Tenant | None = None) -> bool:
         """No: keys and files would lose their owner."""
         return False
 
-    def save_model(self, request: HttpRequest, obj: Tenant, _form: object, change: bool) -> None:
-        """A new tenant comes from the service, so that its snapshot 0 exists."""
+    # `Any`: the form's fields are whatever they hold.
+    def save_model(self, request: HttpRequest, obj: Tenant, form: Any, change: bool) -> None:
+        """A new tenant comes from the service, so that its snapshot 0 exists; so do limits, with who set them."""
+        actor = f"admin:{request.user.get_username()}"
         if change:
             obj.save(update_fields=["name"])
         else:
-            create_tenant(tenant_id=obj.tenant_id, name=obj.name, actor=f"admin:{request.user.get_username()}")
+            create_tenant(tenant_id=obj.tenant_id, name=obj.name, actor=actor)
+        changes = {limit: form.cleaned_data[limit] for limit in LIMITS if limit in form.changed_data}
+        set_limits(tenant_id=obj.tenant_id, changes=changes, actor=actor)
 
     @admin.action(description="Suspend: no key of the tenant opens anything", permissions=["change"])
     def suspend(self, request: HttpRequest, chosen: QuerySet[Tenant]) -> None:
@@ -92,6 +152,15 @@ class TenantAdmin(TenantModelAdmin):
             resume_tenant(tenant_id=tenant.tenant_id)
             self.log_change(request, tenant, "Resumed.")
         self.message_user(request, f"Tenants resumed: {len(chosen)}.", messages.SUCCESS)
+
+
+@admin.register(TenantLimitChange)
+class LimitChangeAdmin(ReadOnlyAdmin):
+    """Who set which limits."""
+
+    list_display = ("tenant", "changes", "changed_by", "changed_at")
+    list_filter = ("tenant",)
+    ordering = ("-changed_at",)
 
 
 @admin.register(TableDef)

@@ -4,7 +4,7 @@ from catalog.models.file import DataFile, SnapshotFile
 from catalog.models.incident import IncidentAudit
 from catalog.models.snapshot import Snapshot, SnapshotPin, SnapshotTableWatermark
 from catalog.models.table import TableDef, TableSchemaVersion
-from catalog.models.tenant import Tenant, TenantCatalog
+from catalog.models.tenant import Tenant, TenantCatalog, TenantLimitChange
 
 __all__ = [
     "DataFile",
@@ -17,4 +17,5 @@ __all__ = [
     "TableSchemaVersion",
     "Tenant",
     "TenantCatalog",
+    "TenantLimitChange",
 ]

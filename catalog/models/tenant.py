@@ -1,5 +1,7 @@
 """Tenants, and the one row of each that orders everything published for it."""
 
+from typing import Any
+
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -77,3 +79,19 @@ class TenantCatalog(models.Model):
 
     def __str__(self) -> str:
         return f"{self.tenant_id} at {self.snapshot_seq}"
+
+
+class TenantLimitChange(models.Model):
+    """Who changed which limits of a tenant, and when: `changes` maps a limit to what it was and what it became."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_index=False, related_name="limit_changes")
+    changes: "models.JSONField[dict[str, Any], dict[str, Any]]" = models.JSONField()
+    changed_by = models.CharField(max_length=200)
+    changed_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "tenant_limit_change"
+        indexes = [models.Index(fields=["tenant", "changed_at"], name="tenant_limit_change_recent")]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} by {self.changed_by}"

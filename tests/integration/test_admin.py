@@ -4,13 +4,15 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.test import Client
 
 from api.keys import CACHE_FOR, authenticate
 from api.models import ApiKey
 from catalog.definition import parse_definition
-from catalog.models import Snapshot, TableDef, Tenant
+from catalog.limits import own_limits
+from catalog.models import Snapshot, TableDef, Tenant, TenantLimitChange
 from catalog.tables import create_table
 from catalog.tenants import create_tenant
 from duckmesh.kernel import clock
@@ -74,11 +76,44 @@ def test_a_tenant_that_cannot_be_is_refused_in_the_form(operator: Client) -> Non
     assert Tenant.objects.count() == 1
 
 
-def test_a_tenant_can_be_renamed_and_nothing_else(operator: Client) -> None:
+def test_a_tenant_can_be_renamed_and_neither_moved_nor_resumed_in_the_form(operator: Client) -> None:
     create_tenant(tenant_id="acme")
     submit(operator, "/admin/catalog/tenant/acme/change/", tenant_id="other", name="Acme & Sons", state="suspended")
     assert list(Tenant.objects.values_list("tenant_id", "name", "state")) == [("acme", "Acme & Sons", "active")]
     assert operator.get("/admin/catalog/tenant/acme/delete/").status_code == 403
+
+
+def test_limits_are_set_shown_with_their_use_and_logged(operator: Client) -> None:
+    address = "/admin/catalog/tenant/acme/change/"
+    submit(operator, "/admin/catalog/tenant/add/", tenant_id="acme", name="Acme", max_stored_files="9")
+    page = operator.get(address).content.decode()
+    assert "0 of 9" in page
+    assert "0 of 5,000,000" in page
+    assert "Empty is the default of the configuration, 5,000,000; 0 is no bound." in page
+    submit(operator, address, name="Acme", max_stored_files="", max_records_per_second="500", max_pending_records="0")
+    own = own_limits(tenant_id="acme")
+    assert (own["max_stored_files"], own["max_records_per_second"], own["max_pending_records"]) == (None, 500, 0)
+    assert "0 of any number" in operator.get(address).content.decode()
+    changes = TenantLimitChange.objects.order_by("changed_at").values_list("changed_by", "changes")
+    assert list(changes) == [
+        ("admin:operator", {"max_stored_files": [None, 9]}),
+        (
+            "admin:operator",
+            {"max_stored_files": [9, None], "max_records_per_second": [None, 500], "max_pending_records": [None, 0]},
+        ),
+    ]
+    assert "Changed Max records per second" in LogEntry.objects.latest("action_time").get_change_message()
+    assert "admin:operator" in operator.get("/admin/catalog/tenantlimitchange/").content.decode()
+
+
+def test_a_limit_that_cannot_be_is_refused_in_the_form(operator: Client) -> None:
+    create_tenant(tenant_id="acme")
+    for wrong in ("-1", "many", "1.5", str(2**63)):
+        assert "errorlist" in submit(
+            operator, "/admin/catalog/tenant/acme/change/", name="Other", max_stored_bytes=wrong
+        )
+    assert Tenant.objects.get().name == "acme"
+    assert not TenantLimitChange.objects.exists()
 
 
 def test_a_key_is_shown_once_and_revoked(operator: Client) -> None:

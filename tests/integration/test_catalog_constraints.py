@@ -10,12 +10,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 TABLE_DEF = (
     "INSERT INTO table_def (tenant_id, name, schema_version, next_field_id, primary_key_cols, partition_spec,"
-    " sort_cols, compatibility_mode, created_in, dropped_in, created_by) VALUES "
+    " sort_cols, compatibility_mode, created_in, dropped_in, grows, created_by) VALUES "
 )
 DATA_FILE = (
     "INSERT INTO data_file (tenant_id, table_id, path, row_count, size_bytes, sha256, content_algorithm, content_hash,"
-    " schema_version, partition_values, column_stats, min_token, max_token, level, unreferenced_since, tombstoned_at)"
-    " VALUES "
+    " schema_version, partition_values, column_stats, min_token, max_token, level, folded, unreferenced_since,"
+    " tombstoned_at) VALUES "
 )
 SNAPSHOT = (
     "INSERT INTO snapshot (tenant_id, snapshot_id, parent_id, snapshot_time, visible_token, kind, created_by, summary)"
@@ -48,6 +48,16 @@ CASES = {
     "tenant_id_form": ["INSERT INTO tenant (tenant_id, name, state, ddl_version) VALUES ('../x', 'x', 'active', 0)"],
     "tenant_state": ["UPDATE tenant SET state = 'gone' WHERE tenant_id = {t}"],
     "tenant_pkey": ["INSERT INTO tenant (tenant_id, name, state, ddl_version) VALUES ({t}, 'x', 'active', 0)"],
+    **{
+        f"tenant_{limit}": [f"UPDATE tenant SET {limit} = -1 WHERE tenant_id = {{t}}"]
+        for limit in (
+            "max_records_per_second",
+            "max_bytes_per_second",
+            "max_pending_records",
+            "max_stored_bytes",
+            "max_stored_files",
+        )
+    },
     "tenant_catalog_counters": [
         "UPDATE tenant_catalog SET snapshot_seq = -1 WHERE tenant_id = {t}",
         "UPDATE tenant_catalog SET visible_token = -1 WHERE tenant_id = {t}",
@@ -55,12 +65,12 @@ CASES = {
         "UPDATE tenant_catalog SET incarnation = 0 WHERE tenant_id = {t}",
     ],
     "table_def_live_name": [
-        TABLE_DEF + "({t}, 'EVENTS', 1, 1, '[]', '{{}}', '[]', 'none', 1, NULL, 'test')",
+        TABLE_DEF + "({t}, 'EVENTS', 1, 1, '[]', '{{}}', '[]', 'none', 1, NULL, false, 'test')",
     ],
     "table_def_name_form": [
-        TABLE_DEF + "({t}, 'a b', 1, 1, '[]', '{{}}', '[]', 'none', 1, NULL, 'test')",
-        TABLE_DEF + "({t}, '', 1, 1, '[]', '{{}}', '[]', 'none', 1, NULL, 'test')",
-        TABLE_DEF + "({t}, E'a\\n', 1, 1, '[]', '{{}}', '[]', 'none', 1, NULL, 'test')",
+        TABLE_DEF + "({t}, 'a b', 1, 1, '[]', '{{}}', '[]', 'none', 1, NULL, false, 'test')",
+        TABLE_DEF + "({t}, '', 1, 1, '[]', '{{}}', '[]', 'none', 1, NULL, false, 'test')",
+        TABLE_DEF + "({t}, E'a\\n', 1, 1, '[]', '{{}}', '[]', 'none', 1, NULL, false, 'test')",
     ],
     "table_def_compatibility": ["UPDATE table_def SET compatibility_mode = 'some' WHERE table_id = {table}"],
     "table_def_interval": ["UPDATE table_def SET dropped_in = created_in WHERE table_id = {table}"],
@@ -105,7 +115,7 @@ CASES = {
         + "({t}, {table}, (SELECT path FROM data_file WHERE file_id = {file}), 1, 1, "
         + SHA
         + ", 'x', 1, 1, '{{}}',"
-        " '{{}}', 1, 1, 0, NULL, NULL)"
+        " '{{}}', 1, 1, 0, false, NULL, NULL)"
     ],
     "data_file_counts": [
         "UPDATE data_file SET row_count = 0 WHERE file_id = {file}",

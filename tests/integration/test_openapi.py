@@ -17,6 +17,7 @@ CONTRACT = {
     "/v1/tables/{table}": {"get", "delete"},
     "/v1/ingest/{table}": {"post"},
     "/v1/query": {"post"},
+    "/v1/limits": {"get"},
     "/v1/lag": {"get"},
     "/v1/health": {"get"},
     "/v1/ready": {"get"},

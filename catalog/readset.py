@@ -6,7 +6,7 @@ meanwhile is either in all of it or in none. It is also the only round trip to t
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db import connection
@@ -17,24 +17,29 @@ from duckmesh.kernel.errors import JSON
 
 @dataclass(frozen=True, kw_only=True)
 class ReadFile:
-    """A data file to read. `path` is its object key."""
+    """A data file to read. `path` is its object key. In `folded` files of a table no key is twice, and no delete."""
 
     path: str
     row_count: int
     size_bytes: int
     sha256: str
     schema_version: int
+    folded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadTable:
-    """A table in its schema of the snapshot, with the files that it consists of there, in token order."""
+    """A table in its schema of the snapshot, with the files that it consists of there, in token order.
+
+    `other_schemas` are those of the versions that files were written in, if they are not the snapshot's.
+    """
 
     table_id: int
     name: str
     schema: TableSchema
     primary_key_cols: tuple[str, ...]
     files: tuple[ReadFile, ...]
+    other_schemas: Mapping[int, TableSchema] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +66,8 @@ WITH at AS (
    WHERE tenant_id = %(tenant)s AND snapshot_id = coalesce(
          %(snapshot)s, (SELECT snapshot_seq FROM tenant_catalog WHERE tenant_id = %(tenant)s))
 ), wanted AS MATERIALIZED (
-  SELECT t.table_id, t.name, t.primary_key_cols, v.schema_version, v.schema_json
+  SELECT t.table_id, t.name, coalesce(v.schema_json->'primary_key_cols', t.primary_key_cols) AS primary_key_cols,
+         v.schema_version, v.schema_json->'columns' AS columns
     FROM at, table_def t
     JOIN LATERAL (SELECT * FROM table_schema_version v WHERE v.table_id = t.table_id AND v.added_in <= at.snapshot_id
                    ORDER BY v.schema_version DESC LIMIT 1) v ON true
@@ -72,17 +78,22 @@ SELECT at.snapshot_id, at.snapshot_time, at.visible_token,
        CASE WHEN %(token)s > at.visible_token THEN duckmesh_latest_token(%(tenant)s) END,
        CASE WHEN %(token)s IS NOT NULL
             THEN duckmesh_first_failure(%(tenant)s, %(token)s, ARRAY(SELECT table_id FROM wanted), at.snapshot_id) END,
-       (SELECT json_agg(json_build_array(w.table_id, w.name, w.primary_key_cols, w.schema_version, w.schema_json,
-               (SELECT json_agg(json_build_array(f.path, f.row_count, f.size_bytes, f.sha256, f.schema_version)
-                                ORDER BY f.min_token, f.file_id)
-                  FROM (SELECT file_id FROM snapshot_file
-                         WHERE table_id = w.table_id AND removed_in IS NULL AND added_in <= at.snapshot_id
-                        UNION ALL
-                        SELECT file_id FROM snapshot_file
-                         WHERE table_id = w.table_id AND removed_in > at.snapshot_id AND added_in <= at.snapshot_id
-                       ) member
-                  JOIN LATERAL (SELECT * FROM data_file d WHERE d.file_id = member.file_id OFFSET 0) f ON true)))
-          FROM wanted w)::text
+       (SELECT json_agg(json_build_array(w.table_id, w.name, w.primary_key_cols, w.schema_version, w.columns, m.files,
+               (SELECT json_object_agg(o.schema_version, o.schema_json->'columns') FROM table_schema_version o
+                 WHERE o.table_id = w.table_id AND o.schema_version = ANY (m.versions))))
+          FROM wanted w
+          CROSS JOIN LATERAL (
+            SELECT json_agg(json_build_array(f.path, f.row_count, f.size_bytes, f.sha256, f.schema_version, f.folded)
+                            ORDER BY f.min_token, f.file_id) AS files,
+                   array_agg(DISTINCT f.schema_version) FILTER (WHERE f.schema_version <> w.schema_version) AS versions
+              FROM (SELECT file_id FROM snapshot_file
+                     WHERE table_id = w.table_id AND removed_in IS NULL AND added_in <= at.snapshot_id
+                    UNION ALL
+                    SELECT file_id FROM snapshot_file
+                     WHERE table_id = w.table_id AND removed_in > at.snapshot_id AND added_in <= at.snapshot_id
+                   ) member
+              JOIN LATERAL (SELECT * FROM data_file d WHERE d.file_id = member.file_id OFFSET 0) f ON true
+          ) m)::text
   FROM at
 """
 
@@ -107,22 +118,26 @@ def read_set(
     )
 
 
-# `schema`: the stored JSON of a schema version; `files`: the arrays that the statement builds, or null.
+# `columns`: the stored JSON of a schema version; `files` and `others`: what the statement builds, or null.
 def _table(
     table_id: int,
     name: str,
     key: list[str],
     version: int,
-    schema: dict[str, list[JSON]],
-    files: list[tuple[str, int, int, str, int]] | None,
+    columns: list[JSON],
+    files: list[tuple[str, int, int, str, int, bool]] | None,
+    others: dict[str, list[JSON]] | None,
 ) -> ReadTable:
     return ReadTable(
         table_id=table_id,
         name=name,
-        schema=from_stored(schema["columns"], version=version),
+        schema=from_stored(columns, version=version),
         primary_key_cols=tuple(key),
         files=tuple(
-            ReadFile(path=path, row_count=rows, size_bytes=size, sha256=digest, schema_version=written)
-            for path, rows, size, digest, written in files or ()
+            ReadFile(path=path, row_count=rows, size_bytes=size, sha256=digest, schema_version=written, folded=folded)
+            for path, rows, size, digest, written, folded in files or ()
         ),
+        other_schemas={
+            int(number): from_stored(stored, version=int(number)) for number, stored in (others or {}).items()
+        },
     )

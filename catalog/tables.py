@@ -114,9 +114,12 @@ def list_tables(*, tenant_id: str, after: str = "", limit: int = 100) -> list[Ta
     return [table for name, table in tables if name > after.lower()][:limit]
 
 
-_COLUMNS = """t.table_id, t.tenant_id, t.name, v.schema_version, v.schema_json::text, t.primary_key_cols::text,
-       t.partition_spec::text, t.sort_cols::text, t.compatibility_mode, t.created_at, t.created_in, t.dropped_in,
-       t.grows, t.next_field_id"""
+# A version that names no key, partitions and order has those of the table: see `catalog.evolution`.
+_COLUMNS = """t.table_id, t.tenant_id, t.name, v.schema_version, v.schema_json::text,
+       coalesce(v.schema_json->'primary_key_cols', t.primary_key_cols)::text,
+       coalesce(v.schema_json->'partition_spec', t.partition_spec)::text,
+       coalesce(v.schema_json->'sort_cols', t.sort_cols)::text,
+       t.compatibility_mode, t.created_at, t.created_in, t.dropped_in, t.grows, t.next_field_id"""
 
 # One statement, so that the version and the tables are of the same instant.
 _LIVE = f"""

@@ -20,7 +20,7 @@ from query.errors import QueryInvalid, QueryResourcesExceeded
 from query.failures import OUT_OF_MEMORY, UNREADABLE, Failure, StatementError, failure_of, params_of
 from query.request import Params, RunRequest, TableView
 from storage.columns import OP_COLUMN, OP_FIELD_ID, TOKEN_COLUMN, TOKEN_FIELD_ID
-from storage.reading import ScanColumn, quote_name, scan_sql, uniform_scan_sql
+from storage.reading import ScanColumn, parts_sql, quote_name
 
 DUCKDB_VERSION = duckdb.__version__
 BATCH_ROWS = 32_768
@@ -131,20 +131,20 @@ def _translated(sql: str, tenant_dir: str) -> Iterator[None]:
 
 def view_sql(view: TableView, *, below: str) -> str:
     """The SELECT that shows `view`'s columns. Raises `StatementError` for a file that is not below `below`."""
-    for path in view.files:
+    parts = (*view.folded, *view.fresh)
+    for path in (path for part in parts for path in part.files):
         if not path.startswith(below) or ".." in Path(path).parts:
             raise StatementError(UNREADABLE)
     columns = [ScanColumn(field_id=c.field_id, name=c.name, duckdb_type=c.duckdb_type) for c in view.columns]
-    scan = uniform_scan_sql if view.uniform else scan_sql
     names = ", ".join(quote_name(column.name) for column in view.columns)
     if not view.key:
-        return f"SELECT {names} FROM {scan(view.files, columns)}"
+        return f"SELECT {names} FROM {parts_sql(parts, columns)}"
     columns.append(ScanColumn(field_id=TOKEN_FIELD_ID, name=TOKEN_COLUMN, duckdb_type="BIGINT"))
     columns.append(ScanColumn(field_id=OP_FIELD_ID, name=OP_COLUMN, duckdb_type="TINYINT"))
     key = ", ".join(quote_name(name) for name in view.key)
     latest = f"row_number() OVER (PARTITION BY {key} ORDER BY {TOKEN_COLUMN} DESC) = 1"
     return (
-        f"SELECT {names} FROM (SELECT * FROM {scan(view.files, columns)} QUALIFY {latest})"
+        f"SELECT {names} FROM (SELECT * FROM {parts_sql(parts, columns)} QUALIFY {latest})"
         f" WHERE {OP_COLUMN} IS DISTINCT FROM 1"
     )
 

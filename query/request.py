@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from storage.reading import Changed, Part
+
 Params = list[Any] | dict[str, Any]  # JSON values as the client sent them; the engine refuses what it cannot bind
 
 
@@ -17,17 +19,17 @@ class ViewColumn:
 
 @dataclass(frozen=True, kw_only=True)
 class TableView:
-    """One table of the snapshot: `files` are absolute paths below the tenant's directory.
+    """One table of the snapshot; the files of its parts are absolute paths below the tenant's directory.
 
-    `uniform` says that every file was written in exactly the schema version the columns come from; reading is then
-    cheaper. A table with `key` is read as the last state of each key.
+    A table with `key` is read as the last state of each key: in `folded` files no key is twice and no row a delete,
+    `fresh` ones hold what was written to their keys since. Without a key everything is in `folded`.
     """
 
     name: str
     columns: tuple[ViewColumn, ...]
-    files: tuple[str, ...]
+    folded: tuple[Part, ...] = ()
+    fresh: tuple[Part, ...] = ()
     key: tuple[str, ...] = ()
-    uniform: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +51,9 @@ class RunRequest:
             TableView(
                 name=view["name"],
                 columns=tuple(ViewColumn(**column) for column in view["columns"]),
-                files=tuple(view["files"]),
+                folded=_parts(view["folded"]),
+                fresh=_parts(view["fresh"]),
                 key=tuple(view["key"]),
-                uniform=view["uniform"],
             )
             for view in data["views"]
         )
@@ -62,6 +64,17 @@ class RunRequest:
             row_limit=data["row_limit"],
             max_bytes=data["max_bytes"],
         )
+
+
+def _parts(data: list[dict[str, Any]]) -> tuple[Part, ...]:
+    return tuple(
+        Part(
+            files=tuple(part["files"]),
+            uniform=part["uniform"],
+            changed=tuple(Changed(**column) for column in part["changed"]),
+        )
+        for part in data
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

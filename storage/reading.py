@@ -2,24 +2,76 @@
 
 Two forms, measured with DuckDB 1.5.5. By field id (`scan_sql`) every file is right whatever version of the
 schema it was written in; projections reach the files, and so do filters and row-group pruning, but for
-columns of the types DOUBLE and DECIMAL. It costs about 1 ms per query more than a plain read, and a single
-file is then scanned by one thread; several files use all of them. A plain read (`uniform_scan_sql`) has none
-of these costs, and is right only if every file was written in exactly this version.
+columns of the types DOUBLE and DECIMAL that some file stores in another type, and for those that no cast
+shows. It costs about 1 ms per query more than a plain read, and a single file is then scanned by one thread;
+several files use all of them. A plain read (`uniform_scan_sql`) has none of these costs, and is right only if
+every file was written in exactly this version. So a table is read in parts (`parts_sql`): files that may be
+read plainly, and the others, apart by what has to be done to their columns.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 GLOB_CHARACTERS = frozenset("*?[")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanColumn:
-    """A column as the reader wants to see it; `duckdb_type` is text that DuckDB parses as a type."""
+    """A column as the reader wants to see it; `duckdb_type` is text that DuckDB parses as a type.
+
+    `alike` says that every file which has it stores it in this type. Where no cast shows what is stored, `expression`
+    does it, over a column of this name that is read as `stored_type`.
+    """
 
     field_id: int
     name: str
     duckdb_type: str
+    alike: bool = False
+    stored_type: str = ""
+    expression: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changed:
+    """A column that files of a part store in another type; a cast shows it unless there is an `expression`."""
+
+    field_id: int
+    stored_type: str = ""
+    expression: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Files that are read in the same way: plainly if `uniform`, else by field id with the `changed` columns shown."""
+
+    files: tuple[str, ...]
+    uniform: bool = False
+    changed: tuple[Changed, ...] = ()
+
+
+def parts_sql(parts: Sequence[Part], columns: Sequence[ScanColumn]) -> str:
+    """A FROM-able expression of `columns` over all files of the parts."""
+    scans = [_part_sql(part, columns) for part in parts if part.files]
+    if not scans:
+        _check(columns)
+        return _empty(columns)
+    if len(scans) == 1:
+        return scans[0]
+    names = ", ".join(quote_name(column.name) for column in columns)
+    return "(" + " UNION ALL ".join(f"SELECT {names} FROM {scan}" for scan in scans) + ")"
+
+
+def _part_sql(part: Part, columns: Sequence[ScanColumn]) -> str:
+    if part.uniform:
+        return uniform_scan_sql(part.files, columns)
+    changed = {column.field_id: column for column in part.changed}
+    return scan_sql(part.files, [_as_stored(column, changed.get(column.field_id)) for column in columns])
+
+
+def _as_stored(column: ScanColumn, changed: Changed | None) -> ScanColumn:
+    if changed is None:
+        return replace(column, alike=True)
+    return replace(column, stored_type=changed.stored_type, expression=changed.expression)
 
 
 def scan_sql(paths: Sequence[str], columns: Sequence[ScanColumn]) -> str:
@@ -32,13 +84,15 @@ def scan_sql(paths: Sequence[str], columns: Sequence[ScanColumn]) -> str:
     if not paths:
         return _empty(columns)
     fields = ", ".join(
-        f"{c.field_id}: {{name: {quote_literal(c.name)}, type: {quote_literal(c.duckdb_type)}, default_value: NULL}}"
+        f"{c.field_id}: {{name: {quote_literal(c.name)}, type: {quote_literal(c.stored_type or c.duckdb_type)},"
+        " default_value: NULL}"
         for c in columns
     )
     scan = f"read_parquet({_list(paths)}, hive_partitioning = false, schema = MAP {{{fields}}})"
-    if not any(map(_loses_when_narrowed, columns)):
+    shown = [_shown(column) for column in columns]
+    if shown == [quote_name(column.name) for column in columns]:
         return scan
-    return f"(SELECT {', '.join(map(_guarded, columns))} FROM {scan})"
+    return f"(SELECT {', '.join(shown)} FROM {scan})"
 
 
 def uniform_scan_sql(paths: Sequence[str], columns: Sequence[ScanColumn]) -> str:
@@ -67,11 +121,15 @@ def _loses_when_narrowed(column: ScanColumn) -> bool:
     return any(kind in column.duckdb_type.upper() for kind in ("DOUBLE", "DECIMAL"))
 
 
-def _guarded(column: ScanColumn) -> str:
+def _shown(column: ScanColumn) -> str:
+    name = quote_name(column.name)
+    if column.expression:
+        return f"{column.expression} AS {name}"
+    if column.alike or not _loses_when_narrowed(column):
+        return name
     # DuckDB (until the fix of its issue 24900) rounds the constant of a filter to the type in which a file stores
     # the column: a stored integer 2501 would equal 2500.5. It does not see through this expression.
-    name = quote_name(column.name)
-    return f"CASE WHEN {name} IS NULL THEN NULL ELSE {name} END AS {name}" if _loses_when_narrowed(column) else name
+    return f"CASE WHEN {name} IS NULL THEN NULL ELSE {name} END AS {name}"
 
 
 def _list(paths: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from pyarrow import ipc
 
 from query.pool import Pool, PoolSettings
 from query.request import Params, RunAnswer, RunRequest, TableView, ViewColumn
+from storage.reading import Part
 
 CANARY = "CANARY_9f31"
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,13 +68,15 @@ class Lake:
     def view(self, name: str, columns: str, *, tenant: str = "a", key: tuple[str, ...] = ()) -> TableView:
         """`columns` as `id BIGINT, s VARCHAR`; their field ids count from 1."""
         pairs = [column.split() for column in columns.split(", ")]
+        part = Part(files=(str(self.directory(tenant) / f"{name}.parquet"),))
         return TableView(
             name=name,
             columns=tuple(
                 ViewColumn(name=label, duckdb_type=kind, field_id=number)
                 for number, (label, kind) in enumerate(pairs, start=1)
             ),
-            files=(str(self.directory(tenant) / f"{name}.parquet"),),
+            folded=() if key else (part,),
+            fresh=(part,) if key else (),
             key=key,
         )
 

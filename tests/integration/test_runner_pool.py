@@ -23,6 +23,7 @@ from query.errors import (
 )
 from query.pool import Pool
 from query.request import TableView, ViewColumn
+from storage.reading import Part
 from tests.runners import ROOT, Lake, Zygote, ask, make_lake, make_pool, rows, running_zygote, start_zygote, write
 
 ENDLESS = "SELECT count(*) FROM range(1000000000000) a"
@@ -106,7 +107,7 @@ def test_a_table_without_files_is_empty_but_typed(pool: Pool, lake: Lake) -> Non
         ViewColumn(name="a", duckdb_type="BIGINT", field_id=1),
         ViewColumn(name="select", duckdb_type="DECIMAL(10,2)[]", field_id=2),
     )
-    empty = TableView(name="empty", columns=columns, files=())
+    empty = TableView(name="empty", columns=columns)
     answer = ask(pool, lake, "SELECT * FROM Empty", views=(empty,))
     assert (rows(answer), answer.column_types) == ([], ("BIGINT", "DECIMAL(10,2)[]"))
 
@@ -156,7 +157,7 @@ def test_nothing_of_one_statement_survives_into_the_next(pool: Pool, lake: Lake)
     with pytest.raises(QueryForbidden, match="no table events"):
         ask(pool, lake, "SELECT count(*) AS n FROM events", views=())
     other = TableView(
-        name="events", columns=(ViewColumn(name="v", duckdb_type="DOUBLE", field_id=3),), files=lake.views[1].files
+        name="events", columns=(ViewColumn(name="v", duckdb_type="DOUBLE", field_id=3),), folded=lake.views[1].folded
     )
     assert rows(ask(pool, lake, "SELECT count(v) AS n FROM events", views=(other,))) == [{"n": 200_000}]
     for sql in ("SET VARIABLE x = 1", "CREATE TEMP TABLE t AS SELECT 1", "SET TimeZone = 'Asia/Tokyo'"):
@@ -170,9 +171,9 @@ def test_a_view_of_the_system_is_never_reached_and_a_table_of_its_name_is(pool: 
     names = sorted(str(row[0]) for row in found)
     assert {"pg_class", "duckdb_views", "sqlite_master", "pragma_database_list", "tables"} <= set(names)
     mine = (ViewColumn(name="mine", duckdb_type="BIGINT", field_id=1),)
-    files = (str(lake.directory("a") / "events.parquet"),)
+    events = Part(files=(str(lake.directory("a") / "events.parquet"),))
     for name in names:
-        table = TableView(name=name.upper(), columns=mine, files=files)
+        table = TableView(name=name.upper(), columns=mine, folded=(events,))
         for sql in (
             f"FROM {name}",
             f"WITH x AS (FROM {name}) FROM x",

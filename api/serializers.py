@@ -235,6 +235,7 @@ class LagOfTable(Shape):
     pending_events = serializers.IntegerField()
     failed_events = serializers.IntegerField()
     oldest_pending_lag_ms = serializers.IntegerField()
+    retrying_events = serializers.IntegerField()
 
 
 class LagAnswer(Shape):
@@ -246,6 +247,7 @@ class LagAnswer(Shape):
     failed_events = serializers.IntegerField(help_text="Set aside as failed, until replayed or discarded.")
     pending_events = serializers.IntegerField(help_text="accepted_events + claimed_events.")
     oldest_pending_lag_ms = serializers.IntegerField(help_text="Age of the oldest pending record; 0 without any.")
+    retrying_events = serializers.IntegerField(help_text="Those pending that failed before and are tried again.")
     token_lag = serializers.IntegerField(help_text="latest_issued_token - latest_visibility_token.")
     latest_visibility_token = serializers.IntegerField(help_text="The watermark: everything up to it is visible.")
     latest_issued_token = serializers.IntegerField()

@@ -14,6 +14,7 @@ class TableLag:
 
     table_name: str
     pending_events: int
+    retrying_events: int
     failed_events: int
     oldest_pending_lag_ms: int
 
@@ -22,7 +23,8 @@ class TableLag:
 class Lag:
     """How far a tenant's visible state is behind its accepted writes. Counts are records.
 
-    `accepted_events` wait for a claim, `claimed_events` are in a live claim, `pending_events` are both together.
+    `accepted_events` wait for a claim, `claimed_events` are in a live claim, `pending_events` are both together, and
+    `retrying_events` are those of them that failed before and are tried again.
     `token_lag` is what was issued and is not visible, without the tokens that a restore has leapt over.
     """
 
@@ -31,6 +33,7 @@ class Lag:
     claimed_events: int
     failed_events: int
     pending_events: int
+    retrying_events: int
     oldest_pending_lag_ms: int
     token_lag: int
     latest_visibility_token: int
@@ -44,7 +47,7 @@ class Lag:
 _LAG = """
 SELECT c.tenant_id, c.visible_token, duckmesh_latest_token(c.tenant_id), greatest(c.visible_token, c.token_floor),
        c.snapshot_seq, greatest(0, extract(epoch FROM clock_timestamp() - c.snapshot_time) * 1000)::bigint,
-       t.name, b.accepted, b.claimed, b.failed,
+       t.name, b.accepted, b.claimed, b.failed, b.retrying,
        coalesce(greatest(0, extract(epoch FROM clock_timestamp() - b.oldest) * 1000), 0)::bigint
   FROM tenant_catalog c
   LEFT JOIN LATERAL (
@@ -52,14 +55,16 @@ SELECT c.tenant_id, c.visible_token, duckmesh_latest_token(c.tenant_id), greates
            coalesce(sum(record_count) FILTER (WHERE NOT failed AND NOT claimed), 0)::bigint AS accepted,
            coalesce(sum(record_count) FILTER (WHERE NOT failed AND claimed), 0)::bigint AS claimed,
            coalesce(sum(record_count) FILTER (WHERE failed), 0)::bigint AS failed,
+           coalesce(sum(record_count) FILTER (WHERE retried), 0)::bigint AS retrying,
            min(accepted_at) FILTER (WHERE NOT failed) AS oldest
-      FROM (SELECT p.table_id, p.record_count, p.accepted_at, false AS failed, i.event_id IS NOT NULL AS claimed
+      FROM (SELECT p.table_id, p.record_count, p.accepted_at, false AS failed, i.event_id IS NOT NULL AS claimed,
+                   p.retry_at IS NOT NULL AS retried
               FROM duckmesh_pending(c.tenant_id, NULL) p
               LEFT JOIN (SELECT event_id FROM ingest_claim_batch JOIN ingest_claim_item USING (batch_id)
                           WHERE tenant_id = c.tenant_id AND state = 'claimed' AND lease_until > clock_timestamp()
                         ) i USING (event_id)
             UNION ALL
-            SELECT table_id, record_count, accepted_at, true, false FROM ingest_event
+            SELECT table_id, record_count, accepted_at, true, false, false FROM ingest_event
              WHERE tenant_id = c.tenant_id AND state = 'failed' AND passed_in IS NOT NULL) waiting
      GROUP BY table_id) b ON true
   LEFT JOIN table_def t ON t.table_id = b.table_id
@@ -98,15 +103,22 @@ def _lag(tenant_id: str, rows: list[tuple[int, ...]]) -> Lag:
         claimed_events=claimed,
         failed_events=sum(row[3] for row in waiting),
         pending_events=accepted + claimed,
-        oldest_pending_lag_ms=max((row[4] for row in waiting), default=0),
+        retrying_events=sum(row[4] for row in waiting),
+        oldest_pending_lag_ms=max((row[5] for row in waiting), default=0),
         token_lag=max(0, issued - leapt),
         latest_visibility_token=visible,
         latest_issued_token=issued,
         latest_snapshot_id=snapshot_id,
         snapshot_age_ms=age,
         tables=tuple(
-            TableLag(table_name=str(name), pending_events=a + c, failed_events=failed, oldest_pending_lag_ms=oldest)
-            for name, a, c, failed, oldest in waiting
+            TableLag(
+                table_name=str(row[0]),
+                pending_events=row[1] + row[2],
+                failed_events=row[3],
+                retrying_events=row[4],
+                oldest_pending_lag_ms=row[5],
+            )
+            for row in waiting
         ),
     )
 
@@ -115,7 +127,7 @@ def _lag(tenant_id: str, rows: list[tuple[int, ...]]) -> Lag:
 _DUE = """
 SELECT c.tenant_id
   FROM tenant_catalog c
- CROSS JOIN LATERAL (SELECT accepted_at FROM duckmesh_pending(c.tenant_id, 1) ORDER BY first_token LIMIT 1) oldest
+ CROSS JOIN LATERAL (SELECT accepted_at FROM duckmesh_claimable(c.tenant_id, 1) ORDER BY first_token LIMIT 1) oldest
  WHERE oldest.accepted_at <= clock_timestamp() - make_interval(secs => %s)
 """
 
@@ -124,7 +136,7 @@ SELECT c.visible_token < %(wanted)s OR p.oldest <= clock_timestamp() - make_inte
        OR p.size_bytes >= %(bytes)s
   FROM tenant_catalog c
  CROSS JOIN (SELECT min(accepted_at) AS oldest, sum(size_bytes) AS size_bytes
-               FROM (SELECT accepted_at, size_bytes FROM duckmesh_pending(%(tenant)s, 1000)
+               FROM (SELECT accepted_at, size_bytes FROM duckmesh_claimable(%(tenant)s, 1000)
                       ORDER BY first_token LIMIT 1000) e) p
  WHERE c.tenant_id = %(tenant)s AND p.oldest IS NOT NULL
 """
@@ -139,14 +151,17 @@ class FlushPolicy:
 
 
 def due_tenants(*, policy: FlushPolicy) -> list[str]:
-    """The tenants whose oldest pending write is older than the policy lets it become."""
+    """The tenants whose oldest pending write is older than the policy lets it become and that do not back off."""
     with connection.cursor() as cursor:
         cursor.execute(_DUE, [policy.interval.total_seconds()])
         return [row[0] for row in cursor.fetchall()]
 
 
 def is_due(*, tenant_id: str, wanted: int, policy: FlushPolicy) -> bool:
-    """Whether the tenant has pending writes that should be published now; somebody waits for the token `wanted`."""
+    """Whether the tenant has pending writes that should be published now; somebody waits for the token `wanted`.
+
+    Nothing is due behind a write that waits for its next attempt.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             _IS_DUE,

@@ -22,13 +22,20 @@ from ingest.models import IngestClaimBatch, IngestEvent, IngestPayload
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimPolicy:
-    """How much a claim takes, how long it is held, and how often an envelope that fails alone is tried."""
+    """How much a claim takes, how long it is held, and how often an envelope that fails alone is tried.
+
+    `retry_pause` is the wait after its first attempt, and doubles after each further one, up to `LONGEST_PAUSE`.
+    """
 
     lease: timedelta
     max_bytes: int
     max_envelopes: int
     max_attempts: int
     attempt_limit: timedelta
+    retry_pause: timedelta
+
+
+LONGEST_PAUSE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +76,8 @@ class Claim:
 
 
 # The first statement ends a lease that ran out, so that a crashed worker's tenant goes on without waiting for a sweep.
-# An envelope that was alone in a claim that was never ended is held to have killed its worker: that is an attempt.
+# An envelope that was alone in a claim that was never ended is held to have killed its worker: that is an attempt. The
+# lease that ran out was pause enough.
 _EXPIRE = """
 WITH ended AS (
   UPDATE ingest_claim_batch b
@@ -84,7 +92,8 @@ WITH ended AS (
   SELECT min(event_id) AS event_id FROM ingest_claim_item JOIN ended USING (batch_id)
    GROUP BY batch_id HAVING count(*) = 1
 ), blamed AS (
-  UPDATE ingest_event e SET attempts = attempts + 1 FROM alone WHERE e.event_id = alone.event_id AND e.state = 'pending'
+  UPDATE ingest_event e SET attempts = attempts + 1, retry_at = clock_timestamp()
+    FROM alone WHERE e.event_id = alone.event_id AND e.state = 'pending'
 )
 SELECT count(*) FROM ended
 """
@@ -116,7 +125,7 @@ DELETE FROM ingest_claim_item i USING old WHERE i.batch_id = old.batch_id;
 
 _TAKE = """
 WITH oldest AS (
-  SELECT event_id, first_token, size_bytes FROM duckmesh_pending(%(tenant)s, %(limit)s)
+  SELECT event_id, first_token, size_bytes FROM duckmesh_claimable(%(tenant)s, %(limit)s)
    ORDER BY first_token LIMIT %(limit)s
 ), measured AS (
   SELECT event_id, sum(size_bytes) OVER (ORDER BY first_token) - size_bytes AS before FROM oldest
@@ -134,7 +143,10 @@ SELECT e.event_id, e.table_id, e.schema_version, e.first_token, e.last_token, e.
 
 
 def claim(*, tenant_id: str, consumer_id: str, policy: ClaimPolicy) -> Claim | None:
-    """The tenant's oldest pending envelopes are leased to this consumer; None if there are none, or they are held."""
+    """The tenant's oldest pending envelopes are leased to this consumer; None if there are none, or they are held.
+
+    While the oldest waits for its next attempt, all behind it wait too: the log is applied in the order of its tokens.
+    """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(IDLE_LIMIT + _EXPIRE, {"tenant": tenant_id})
         cursor.execute(
@@ -255,34 +267,44 @@ def release(claim: Claim) -> None:
 
 
 @transaction.atomic
-def nack(claim: Claim, *, error: str, reason: str, max_attempts: int) -> None:
+def nack(claim: Claim, *, error: str, reason: str, policy: ClaimPolicy) -> None:
     """The claim is given back because its envelopes failed. Raises `LeaseLost`.
 
     Of several, the next claim takes half as many: what fails is found by bisection. One that was alone has failed once
-    more; at `max_attempts` it is set aside as failed, with an incident, and the watermark goes on past it, unless it
-    went past it long ago and this was a replay.
+    more, and waits before it is tried again; after the last attempt it is set aside as failed, with an incident, and
+    the watermark goes on past it, unless it went past it long ago and this was a replay.
     """
     hold(claim)
     _end(claim, state=IngestClaimBatch.State.RELEASED, envelope_limit=max(1, len(claim.envelopes) // 2))
     if len(claim.envelopes) > 1:
         return
-    event = IngestEvent.objects.get(event_id=claim.envelopes[0].event_id)
-    event.attempts += 1
-    event.error = {"error": error, "reason": reason}
-    if event.attempts >= max_attempts:
-        event.state = IngestEvent.State.FAILED
-        if event.passed_in is None:
-            event.passed_in = publish_snapshot(
-                tenant_id=claim.tenant_id, kind=Snapshot.Kind.INGEST, actor="materializer", watermark=claim.last_token
-            ).snapshot_id
-        IncidentAudit.objects.create(
-            tenant_id=claim.tenant_id,
-            kind="ingest_event_failed",
-            severity=IncidentAudit.Severity.ERROR,
-            message=f"The envelope {event.event_id} could not be written and was set aside.",
-            context={"event_id": event.event_id, "first_token": event.first_token, "error": error, "reason": reason},
-        )
-    event.save(update_fields=["attempts", "error", "state", "passed_in"])
+    found = IngestEvent.objects.filter(event_id=claim.envelopes[0].event_id)
+    event = found.get()
+    attempts, told = event.attempts + 1, {"error": error, "reason": reason}
+    if attempts < policy.max_attempts:
+        pause = min(policy.retry_pause * 2 ** min(attempts - 1, 30), LONGEST_PAUSE)
+        found.update(attempts=attempts, error=told, retry_at=Now() + pause)
+        return
+    passed_in = event.passed_in
+    if passed_in is None:
+        passed_in = publish_snapshot(
+            tenant_id=claim.tenant_id, kind=Snapshot.Kind.INGEST, actor="materializer", watermark=claim.last_token
+        ).snapshot_id
+    found.update(
+        attempts=attempts,
+        error=told,
+        retry_at=None,
+        state=IngestEvent.State.FAILED,
+        passed_in=passed_in,
+        failed_at=Now(),
+    )
+    IncidentAudit.objects.create(
+        tenant_id=claim.tenant_id,
+        kind="ingest_event_failed",
+        severity=IncidentAudit.Severity.ERROR,
+        message=f"The envelope {event.event_id} could not be written and was set aside.",
+        context={"event_id": event.event_id, "first_token": event.first_token, **told},
+    )
 
 
 def requeue_expired() -> int:

@@ -32,6 +32,7 @@ from ingest.backlog import FlushPolicy, is_due
 from ingest.bus import Claim, ClaimPolicy, Envelope
 from ingest.decode.envelope import read_envelope
 from ingest.errors import LeaseLost
+from ingest.reasons import reason_of
 from storage.columns import FIELD_ID_KEY, TOKEN_COLUMN
 from storage.keys import data_file_key
 from storage.parquet import CONTENT_HASH_ALGORITHM, write_parquet
@@ -110,8 +111,11 @@ def _attempt(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
     except Exception as exc:  # noqa: BLE001 - any error of an envelope is the envelope's: it is recorded and set aside
         metrics.claim_retries.labels("failed").inc()
         metrics.snapshot_publish_failures.labels("failed").inc()
-        log.warning("publish_failed", tenant_id=claim.tenant_id, envelopes=len(claim.envelopes), error=repr(exc)[:300])
-        return _set_aside(claim, exc, max_attempts=policy.claim.max_attempts)
+        error, reason = type(exc).__name__, reason_of(exc)
+        log.warning(
+            "publish_failed", tenant_id=claim.tenant_id, envelopes=len(claim.envelopes), error=error, reason=reason
+        )
+        return _set_aside(claim, exc, policy=policy.claim)
     failpoint("materialize.after_commit")
     metrics.commit_batch_latency.observe((time.monotonic() - started) * 1000)
     for envelope in claim.envelopes:
@@ -127,11 +131,10 @@ def _attempt(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
     return True
 
 
-def _set_aside(claim: Claim, exc: Exception, *, max_attempts: int) -> bool:
+def _set_aside(claim: Claim, exc: Exception, *, policy: ClaimPolicy) -> bool:
     """Whether the claim was bisected, so that it is worth going on at once."""
     try:
-        reason = str(exc).replace("\0", "")[:500]  # PostgreSQL stores no NUL
-        bus.nack(claim, error=type(exc).__name__, reason=reason, max_attempts=max_attempts)
+        bus.nack(claim, error=type(exc).__name__, reason=reason_of(exc), policy=policy)
     except (*_THE_DATABASE, LeaseLost):
         log.warning("nack_failed", tenant_id=claim.tenant_id, batch_id=claim.batch_id)
         return False

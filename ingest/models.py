@@ -44,6 +44,7 @@ class IngestEvent(models.Model):
     accepted_at = models.DateTimeField(db_default=Now())
     # A pending envelope that failed alone is not tried again before this time.
     retry_at = models.DateTimeField(null=True)
+    failed_at = models.DateTimeField(null=True)
     # When all that was accepted up to here is paid for, at the tenant's rate in records and in bytes. Null: no rate.
     records_paid_at = models.DateTimeField(null=True)
     bytes_paid_at = models.DateTimeField(null=True)

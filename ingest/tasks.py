@@ -39,6 +39,7 @@ def materialize_policy(config: Config) -> MaterializePolicy:
             max_envelopes=config.claim_max_envelopes,
             max_attempts=config.max_attempts,
             attempt_limit=config.attempt_limit,
+            retry_pause=config.retry_pause,
         ),
         scratch=config.home / "scratch",
     )

@@ -33,6 +33,7 @@ CLAIM = ClaimPolicy(
     max_envelopes=1_000,
     max_attempts=3,
     attempt_limit=timedelta(minutes=5),
+    retry_pause=timedelta(0),
 )
 AT_ONCE = FlushPolicy(interval=timedelta(0), size_bytes=1)
 

@@ -182,6 +182,10 @@ class Config(BaseModel):
     query_threads: Count = Field(2, description="DuckDB's threads in one runner.")
     query_result_bytes: Size = Field(64 * 2**20, description="Most bytes of one answer.")
     query_spill_bytes: int = Field(0, ge=0, description="Most bytes a query may spill to disk; 0 turns spilling off.")
+    retry_pause: Duration = Field(
+        timedelta(milliseconds=200),
+        description="Pause before what failed alone is tried again; it doubles with each attempt, up to 30 s.",
+    )
     max_sql_bytes: Size = Field(64 * 2**10, description="Longest statement.")
     runner_spares: Count = Field(2, description="Warm runners that wait for a tenant in each API process.")
     runner_limit: Count = Field(8, description="Most runners of one API process.")

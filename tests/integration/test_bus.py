@@ -144,7 +144,7 @@ def test_late_worker_cannot_ack(tenant_id: str) -> None:
         with pytest.raises(LeaseLost), transaction.atomic():
             act(late)
     with pytest.raises(LeaseLost):
-        bus.nack(late, error="E", reason="late", max_attempts=1)
+        bus.nack(late, error="E", reason="late", policy=replace(CLAIM, max_attempts=1))
     assert resolve(tenant_id=tenant_id) == before, "its snapshot rolled back too"
     assert states(tenant_id) == {"committed": 2, "pending": 3}, "the successor took half of what the crashed one held"
 
@@ -245,14 +245,14 @@ def test_failed_claim_of_several_is_halved_until_one_is_alone(tenant_id: str) ->
     for _ in range(3):
         claim = taken(tenant_id)
         sizes.append(len(claim.envelopes))
-        bus.nack(claim, error="E", reason="r", max_attempts=3)
+        bus.nack(claim, error="E", reason="r", policy=replace(CLAIM, max_attempts=3))
     assert sizes == [5, 2, 1]
     assert attempts(tenant_id) == [1, 0, 0, 0, 0]
 
 
 def test_claims_grow_again_after_success(tenant_id: str) -> None:
-    bus.nack(taken(tenant_id), error="E", reason="r", max_attempts=3)
-    bus.nack(taken(tenant_id), error="E", reason="r", max_attempts=3)
+    bus.nack(taken(tenant_id), error="E", reason="r", policy=replace(CLAIM, max_attempts=3))
+    bus.nack(taken(tenant_id), error="E", reason="r", policy=replace(CLAIM, max_attempts=3))
     sizes = []
     for _ in range(3):
         claim = taken(tenant_id)
@@ -262,8 +262,9 @@ def test_claims_grow_again_after_success(tenant_id: str) -> None:
 
 
 def test_envelope_that_used_up_its_attempts_is_set_aside_and_named(tenant_id: str) -> None:
+    twice = replace(CLAIM, max_attempts=2)
     for _ in range(2):
-        bus.nack(taken(tenant_id, max_envelopes=1), error="ValueError", reason="broken", max_attempts=2)
+        bus.nack(taken(tenant_id, max_envelopes=1), error="ValueError", reason="broken", policy=twice)
     failed = IngestEvent.objects.get(tenant_id=tenant_id, state="failed")
     assert (failed.first_token, failed.attempts) == (1, 2)
     assert failed.error == {"error": "ValueError", "reason": "broken"}

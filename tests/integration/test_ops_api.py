@@ -12,6 +12,7 @@ from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.metrics import page
+from api.process import guard_policy
 from api.readiness import NotReady, Readiness, broker
 from catalog.models import TenantCatalog
 from catalog.tenants import create_tenant
@@ -87,7 +88,8 @@ def test_ready_names_everything_it_asked(client: Client) -> None:
     response = client.get("/v1/ready")
     assert response.status_code == 200, response.content
     names = ["postgresql", "migrations", "redis", "object_store", "query_sealing"]
-    assert response.json() == {"status": "ready", "checks": dict.fromkeys(names, "ok")}
+    writes = {"taken": True, "short_of": []}
+    assert response.json() == {"status": "ready", "checks": dict.fromkeys(names, "ok"), "writes": writes}
 
 
 def test_a_database_that_is_down_is_named_and_nothing_else_told(client: Client, no_database: None) -> None:
@@ -166,14 +168,15 @@ def test_lag_tells_what_waits_with_no_worker_alive(client: Client) -> None:
         "accepted_events": 5,
         "claimed_events": 0,
         "failed_events": 4,
+        "retrying_events": 0,
         "pending_events": 5,
         "token_lag": 9,
         "latest_visibility_token": 0,
         "latest_issued_token": 9,
         "latest_snapshot_id": 2,
         "tables": [
-            {"table_name": "t", "pending_events": 3, "failed_events": 4},
-            {"table_name": "u", "pending_events": 2, "failed_events": 0},
+            {"table_name": "t", "pending_events": 3, "failed_events": 4, "retrying_events": 0},
+            {"table_name": "u", "pending_events": 2, "failed_events": 0, "retrying_events": 0},
         ],
     }
 
@@ -200,7 +203,7 @@ def test_the_gauges_are_read_from_the_catalog_at_the_scrape(client: Client) -> N
     assert values["duckmesh_visibility_lag_ms", ()] > 0
     assert values["duckmesh_catalog_up", ()] == 1
     assert b"acme" not in response.content
-    labelled = samples(page(tenant_labels=True))
+    labelled = samples(page(tenant_labels=True, guard=guard_policy()))
     assert labelled["duckmesh_ingest_lag_events", (("tenant", "acme"),)] == 3
     assert labelled["duckmesh_ingest_lag_events", (("tenant", "other"),)] == 4
 

@@ -39,7 +39,7 @@ def fail(tenant_id: str) -> None:
     """The tenant's oldest pending envelope has failed for the last time."""
     claim = bus.claim(tenant_id=tenant_id, consumer_id="test", policy=replace(CLAIM, max_envelopes=1))
     assert claim is not None
-    bus.nack(claim, error="Broken", reason="a test", max_attempts=1)
+    bus.nack(claim, error="Broken", reason="a test", policy=replace(CLAIM, max_attempts=1))
 
 
 def replay(tenant_id: str) -> None:

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from catalog.models import Tenant
 from duckmesh.kernel import metrics as kernel
 from ingest.backlog import Lag, lags
+from ingest.guard import GuardPolicy, Shortage, shortages
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -53,6 +54,9 @@ GAUGES = {
 CATALOG_UP = "duckmesh_catalog_up"
 CATALOG_UP_HELP = "1 if the catalog answered this scrape; at 0 the gauges read from it are absent."
 
+GUARD = "duckmesh_writes_refused"
+GUARD_HELP = "1 while writes are refused because the service is short of this."
+
 log = structlog.get_logger(__name__)
 
 
@@ -82,16 +86,32 @@ class CatalogCollector(Collector):
                 yield GaugeMetricFamily(name, gauge.help_text, value=total)
 
 
+class GuardCollector(Collector):
+    """Looks for shortages when it is collected, so that it is true with nobody writing."""
+
+    def __init__(self, policy: GuardPolicy) -> None:
+        self._policy = policy
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """1 for each shortage that there is, 0 for the others."""
+        found = shortages(self._policy)
+        family = GaugeMetricFamily(GUARD, GUARD_HELP, labels=["short_of"])
+        for shortage in Shortage:
+            family.add_metric([shortage.value], shortage in found)
+        yield family
+
+
 def _read_lags() -> list[Lag]:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = '2s'")  # a scrape that waits is a scrape that tells nothing
         return lags(tenant_ids=list(Tenant.objects.values_list("tenant_id", flat=True)))
 
 
-def page(*, tenant_labels: bool) -> bytes:
-    """The metrics of every process of this instance, and the catalog's gauges, in Prometheus' text format."""
+def page(*, tenant_labels: bool, guard: GuardPolicy) -> bytes:
+    """The metrics of every process of this instance, and what is read now, in Prometheus' text format."""
     catalog = CollectorRegistry()
     catalog.register(CatalogCollector(tenant_labels=tenant_labels))
+    catalog.register(GuardCollector(guard))
     return generate_latest(kernel.service_registry()) + generate_latest(catalog)
 
 

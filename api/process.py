@@ -1,16 +1,17 @@
 """What the views of one process share. Made when the first request needs it, hence after any fork."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 
 from django.conf import settings
 
 from ingest.doorbell import Doorbell
+from ingest.guard import Guard, GuardPolicy, shortages
 from ingest.tasks import flush_policy, ring
 from query.service import QueryPlane
 from query.setup import build, close
-from storage.factory import StoreSettings, open_store
+from storage.factory import StoreSettings, local_root, open_store
 from storage.store import ObjectStore
 
 _making = Lock()
@@ -18,10 +19,12 @@ _making = Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """The wake-up line to the workers, and the query plane with the barrier that reads and writes both wait at."""
+    """The wake-up line to the workers, the query plane with the barrier that reads and writes both wait at, and what
+    refuses writes while the service is short of room."""
 
     doorbell: Doorbell
     query: QueryPlane
+    guard: Guard
 
 
 def held() -> Held:
@@ -35,7 +38,19 @@ def _held() -> Held:
     config = settings.DUCKMESH
     doorbell = Doorbell(send=ring, policy=flush_policy(config))
     plane = build(config, on_wait=lambda tenant_id, token: doorbell.awaited(tenant_id=tenant_id, token=token))
-    return Held(doorbell=doorbell, query=plane)
+    return Held(doorbell=doorbell, query=plane, guard=Guard(partial(shortages, guard_policy())))
+
+
+def guard_policy() -> GuardPolicy:
+    """The configuration's bounds on what the service itself uses."""
+    config = settings.DUCKMESH
+    objects = local_root(StoreSettings.of(config))
+    return GuardPolicy(
+        directories=(config.home / "scratch", *([objects] if objects else [])),
+        min_free_disk_bytes=config.min_free_disk_bytes,
+        max_bus_bytes=config.max_bus_bytes,
+        max_database_bytes=config.max_database_bytes,
+    )
 
 
 @cache
@@ -48,5 +63,6 @@ def release() -> None:
     """What was held has ended, with its threads and connections; the next request makes it anew."""
     with _making:
         if _held.cache_info().currsize:
+            _held().guard.close()
             close(_held().query)
             _held.cache_clear()

@@ -11,6 +11,7 @@ from rest_framework import serializers
 
 from catalog.definition import MODES
 from catalog.schema import TYPE_NAMES
+from ingest.guard import Shortage
 from query.body import MAX_ROW_LIMIT
 
 NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
@@ -267,3 +268,11 @@ class Ready(Shape):
 
     status = serializers.ChoiceField(choices=["ready"])
     checks = serializers.DictField(child=serializers.CharField(), help_text="Each dependency: `ok`.")
+class Writes(Shape):
+    """Whether ingest takes writes, or answers 503 because the service itself is short of room."""
+
+    taken = serializers.BooleanField()
+    short_of = serializers.ListField(child=serializers.ChoiceField(choices=[shortage.value for shortage in Shortage]))
+
+
+    writes = Writes()

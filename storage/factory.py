@@ -59,6 +59,11 @@ def open_store(settings: StoreSettings) -> ObjectStore:
     raise ConfigError("DUCKMESH_OBJECT_STORE_URL needs file:///path or s3://bucket/prefix")
 
 
+def local_root(settings: StoreSettings) -> Path | None:
+    """The directory of a store on this machine's disk; None if the objects are elsewhere."""
+    return _local_root(settings.url) if urlsplit(settings.url).scheme == "file" else None
+
+
 def _local_root(address: str) -> Path:
     url = urlsplit(address)
     path = Path(url2pathname(url.path))

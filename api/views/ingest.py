@@ -61,6 +61,7 @@ class Ingest(Endpoint):
         """
         arrived = time.perf_counter()
         config, tenant_id = settings.DUCKMESH, principal_of(request).tenant_id
+        held().guard.require_room()
         require_media_type(request, "application/json")
         durable = accept_json(
             tenant_id=tenant_id,

@@ -13,9 +13,10 @@ from rest_framework.response import Response
 from api import metrics, readiness, serializers
 from api.auth import principal_of
 from api.models import Role
-from api.process import object_store
+from api.process import guard_policy, object_store
 from api.views.base import Endpoint, OpenEndpoint
 from ingest.backlog import lag
+from ingest.guard import shortages
 
 
 class Health(OpenEndpoint):
@@ -45,8 +46,13 @@ class Ready(OpenEndpoint):
 
     @extend_schema(operation_id="ready", summary="Does everything it depends on answer?", responses=serializers.Ready)
     def get(self, _request: Request) -> Response:
-        """200 if all is well; otherwise 503 whose `context.checks` names what is down."""
-        return Response({"status": "ready", "checks": _readiness().require()})
+        """200 if all is well; otherwise 503 whose `context.checks` names what is down.
+
+        Ready for reads is ready: when writes are refused for want of room, `writes` says so, and the answer is 200.
+        """
+        checks = _readiness().require()
+        short = sorted(shortages(guard_policy()))
+        return Response({"status": "ready", "checks": checks, "writes": {"taken": not short, "short_of": short}})
 
 
 class Lag(Endpoint):
@@ -66,5 +72,5 @@ class Metrics(OpenEndpoint):
     @extend_schema(operation_id="metrics", summary="Metrics", responses={(200, "text/plain"): str})
     def get(self, _request: Request) -> HttpResponse:
         """Prometheus' text format: this instance's counters, and gauges read from the catalog now."""
-        page = metrics.page(tenant_labels=settings.DUCKMESH.metrics_tenant_labels)
+        page = metrics.page(tenant_labels=settings.DUCKMESH.metrics_tenant_labels, guard=guard_policy())
         return HttpResponse(page, content_type=metrics.CONTENT_TYPE)

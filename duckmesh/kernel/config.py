@@ -45,6 +45,7 @@ def _size(value: object) -> object:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
+SizeOrNone = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -136,7 +137,7 @@ class Config(BaseModel):
     max_records_per_second: int = Field(
         0, ge=0, description="Records a second that a tenant may write; beyond it 429. Default of tenants; 0: no rate."
     )
-    max_bytes_per_second: int = Field(
+    max_bytes_per_second: SizeOrNone = Field(
         0,
         ge=0,
         description="Bytes a second that a tenant may write, decoded and compressed; beyond it 429. Default of"
@@ -145,11 +146,24 @@ class Config(BaseModel):
     rate_burst: Duration = Field(
         timedelta(seconds=2), description="How much of its rate a tenant that was quiet may use at once."
     )
-    max_stored_bytes: int = Field(
-        0, ge=0, description="Bytes of data files a tenant may have; beyond it 429. Default of tenants; 0: no quota."
+    max_stored_bytes: SizeOrNone = Field(
+        0, description="Bytes of data files a tenant may have; beyond it 429. Default of tenants; 0: no quota."
     )
     max_stored_files: int = Field(
         0, ge=0, description="Data files a tenant may have; beyond it 429. Default of tenants; 0: no quota."
+    min_free_disk_bytes: SizeOrNone = Field(
+        512 * 2**20,
+        description="Free disk, in `scratch` and in a local object store, below which every write is answered 503;"
+        " 0: not looked at.",
+    )
+    max_bus_bytes: SizeOrNone = Field(
+        8 * 2**30,
+        description="Accepted bytes of all tenants that wait in PostgreSQL to become visible; beyond it every write is"
+        " answered 503. 0: no bound.",
+    )
+    max_database_bytes: SizeOrNone = Field(
+        0, description="Size of PostgreSQL's database on disk beyond which every write is answered 503; 0: no bound."
+    )
     )
     max_visibility_timeout: Duration = Field(timedelta(minutes=5), description="Longest wait a request may ask for.")
     max_waiters: Count = Field(

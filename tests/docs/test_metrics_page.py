@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from api.metrics import CATALOG_UP, GAUGES
+from api.metrics import CATALOG_UP, GAUGES, GUARD
 from duckmesh.kernel import metrics
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text("utf-8")
@@ -18,6 +18,7 @@ def test_every_metric_is_documented_with_its_type_and_labels() -> None:
     declared: dict[str, tuple[str, tuple[str, ...]]] = {
         name: ("gauge", () if name == CATALOG_UP else ("tenant",)) for name in (*GAUGES, CATALOG_UP)
     }
+    declared[GUARD] = ("gauge", ("short_of",))
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
             (described,) = metric.describe()

@@ -139,7 +139,6 @@ class Config(BaseModel):
     )
     max_bytes_per_second: SizeOrNone = Field(
         0,
-        ge=0,
         description="Bytes a second that a tenant may write, decoded and compressed; beyond it 429. Default of"
         " tenants; 0: no rate.",
     )
@@ -151,6 +150,7 @@ class Config(BaseModel):
     )
     max_stored_files: int = Field(
         0, ge=0, description="Data files a tenant may have; beyond it 429. Default of tenants; 0: no quota."
+    )
     min_free_disk_bytes: SizeOrNone = Field(
         512 * 2**20,
         description="Free disk, in `scratch` and in a local object store, below which every write is answered 503;"
@@ -163,7 +163,6 @@ class Config(BaseModel):
     )
     max_database_bytes: SizeOrNone = Field(
         0, description="Size of PostgreSQL's database on disk beyond which every write is answered 503; 0: no bound."
-    )
     )
     max_visibility_timeout: Duration = Field(timedelta(minutes=5), description="Longest wait a request may ask for.")
     max_waiters: Count = Field(
@@ -183,6 +182,10 @@ class Config(BaseModel):
     max_attempts: Count = Field(
         5, description="How often an envelope that fails alone is tried before it is set aside as failed."
     )
+    retry_pause: Duration = Field(
+        timedelta(milliseconds=200),
+        description="Pause before what failed alone is tried again; it doubles with each attempt, up to 30 s.",
+    )
     attempt_limit: Duration = Field(
         timedelta(minutes=15), description="Longest time between writing an object and publishing it."
     )
@@ -196,10 +199,6 @@ class Config(BaseModel):
     query_threads: Count = Field(2, description="DuckDB's threads in one runner.")
     query_result_bytes: Size = Field(64 * 2**20, description="Most bytes of one answer.")
     query_spill_bytes: int = Field(0, ge=0, description="Most bytes a query may spill to disk; 0 turns spilling off.")
-    retry_pause: Duration = Field(
-        timedelta(milliseconds=200),
-        description="Pause before what failed alone is tried again; it doubles with each attempt, up to 30 s.",
-    )
     max_sql_bytes: Size = Field(64 * 2**10, description="Longest statement.")
     runner_spares: Count = Field(2, description="Warm runners that wait for a tenant in each API process.")
     runner_limit: Count = Field(8, description="Most runners of one API process.")

@@ -20,6 +20,7 @@ from query.errors import QueryInvalid, QueryResourcesExceeded
 from query.failures import OUT_OF_MEMORY, UNREADABLE, Failure, StatementError, failure_of, params_of
 from query.request import Params, RunRequest, TableView
 from storage.columns import OP_COLUMN, OP_FIELD_ID, TOKEN_COLUMN, TOKEN_FIELD_ID
+from storage.keyed import latest_sql
 from storage.reading import ScanColumn, parts_sql, quote_name
 
 DUCKDB_VERSION = duckdb.__version__
@@ -136,16 +137,18 @@ def view_sql(view: TableView, *, below: str) -> str:
         if not path.startswith(below) or ".." in Path(path).parts:
             raise StatementError(UNREADABLE)
     columns = [ScanColumn(field_id=c.field_id, name=c.name, duckdb_type=c.duckdb_type) for c in view.columns]
-    names = ", ".join(quote_name(column.name) for column in view.columns)
     if not view.key:
+        names = ", ".join(quote_name(column.name) for column in columns)
         return f"SELECT {names} FROM {parts_sql(parts, columns)}"
-    columns.append(ScanColumn(field_id=TOKEN_FIELD_ID, name=TOKEN_COLUMN, duckdb_type="BIGINT"))
-    columns.append(ScanColumn(field_id=OP_FIELD_ID, name=OP_COLUMN, duckdb_type="TINYINT"))
-    key = ", ".join(quote_name(name) for name in view.key)
-    latest = f"row_number() OVER (PARTITION BY {key} ORDER BY {TOKEN_COLUMN} DESC) = 1"
-    return (
-        f"SELECT {names} FROM (SELECT * FROM {parts_sql(parts, columns)} QUALIFY {latest})"
-        f" WHERE {OP_COLUMN} IS DISTINCT FROM 1"
+    ours = [
+        ScanColumn(field_id=TOKEN_FIELD_ID, name=TOKEN_COLUMN, duckdb_type="BIGINT"),
+        ScanColumn(field_id=OP_FIELD_ID, name=OP_COLUMN, duckdb_type="TINYINT"),
+    ]
+    return latest_sql(
+        folded=parts_sql(view.folded, [*columns, *ours]) if view.folded else None,
+        fresh=parts_sql(view.fresh, [*columns, *ours]) if view.fresh or not view.folded else None,
+        columns=[column.name for column in columns],
+        key=view.key,
     )
 
 

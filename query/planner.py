@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from catalog.errors import IngestFailed, TableNotFound
 from catalog.readset import ReadFile, ReadSet, ReadTable
-from catalog.schema import Column, TableSchema, duckdb_type
+from catalog.scanning import scan_parts
+from catalog.schema import duckdb_type
 from query.cache import FileSource
 from query.errors import QueryForbidden, QueryInvalid
 from query.gate import belongs_to_system, system_name_refused
 from query.request import TableView, ViewColumn
-from storage.conversion import conversion_sql, is_cast, is_convertible
-from storage.reading import Changed, Part, quote_name
+from storage.reading import Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,49 +72,5 @@ def _view(table: ReadTable, paths: Mapping[str, str]) -> TableView:
 
 
 def _parts(files: Iterable[ReadFile], table: ReadTable, paths: Mapping[str, str]) -> tuple[Part, ...]:
-    """The files, apart by how they are read; those of versions that only need casts are one part."""
-    ways: dict[int, Part] = {}
-    found: dict[tuple[bool, tuple[Changed, ...]], tuple[list[str], set[Changed]]] = {}
-    for file in files:
-        written = file.schema_version
-        if written not in ways:
-            ways[written] = _way(table.other_schemas.get(written, table.schema), table.schema)
-        way = ways[written]
-        expressed = tuple(column for column in way.changed if column.expression)
-        of_part, cast = found.setdefault((way.uniform, expressed), ([], set()))
-        of_part.append(paths[file.path])
-        cast.update(column for column in way.changed if not column.expression)
-    return tuple(
-        Part(files=tuple(of_part), uniform=uniform, changed=(*expressed, *sorted(cast, key=lambda c: c.field_id)))
-        for (uniform, expressed), (of_part, cast) in found.items()
-    )
-
-
-def _way(written: TableSchema, shown: TableSchema) -> Part:
-    """How files of one version are read in another; a part without files."""
-    if _layout(written) == _layout(shown):
-        return Part(files=(), uniform=True)
-    stored = {column.field_id: column for column in written.columns}
-    changed = (
-        _changed(stored[column.field_id], column)
-        for column in shown.columns
-        if column.field_id in stored and stored[column.field_id].type != column.type
-    )
-    return Part(files=(), changed=tuple(changed))
-
-
-def _layout(schema: TableSchema) -> list[tuple[int, str, str]]:
-    return [(column.field_id, column.name, column.type) for column in schema.columns]
-
-
-def _changed(stored: Column, shown: Column) -> Changed:
-    types = {"from_type": stored.type, "to_type": shown.type}
-    holds = {"from_holds": stored.holds, "to_holds": shown.holds}
-    if is_cast(**types) or not is_convertible(**types, **holds):
-        # A file of a later version than the snapshot's, if it comes to that, is shown as far as DuckDB can cast it.
-        return Changed(field_id=shown.field_id)
-    return Changed(
-        field_id=shown.field_id,
-        stored_type=duckdb_type(stored.type),
-        expression=conversion_sql(quote_name(shown.name), **types, **holds),
-    )
+    found = [(paths[file.path], file.schema_version) for file in files]
+    return scan_parts(found, schema=table.schema, others=table.other_schemas)

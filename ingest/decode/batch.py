@@ -24,6 +24,7 @@ class DecodeLimits:
     max_visibility_timeout: timedelta
     spool: SpoolPolicy
     max_keyed_records: int = 250_000
+    max_line_bytes: int = 16 * 2**20
     default_visibility_timeout: timedelta = timedelta(seconds=5)
 
 

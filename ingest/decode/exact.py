@@ -1,9 +1,15 @@
 """The exact way: record by record, value by value, so that every problem is named. Slower; used when in doubt."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import pyarrow as pa
 
+from catalog.schema import Column
 from duckmesh.kernel.errors import Invalid
 from ingest.decode.batch import OP_DELETE, OP_UPSERT
+from ingest.decode.keys import check_key, event_micros, key_text
+from ingest.decode.options import OPS, BoundOptions
 from ingest.decode.plan import LONGEST_KEY, PlannedColumn, TablePlan
 from ingest.decode.reading import Document, TooDeep
 from ingest.decode.refusals import MAX_NAMED, Refusals, ValueRefused
@@ -13,13 +19,12 @@ from ingest.decode.values import MAX_DEPTH, Converted, Repeated, describe, strin
 from ingest.errors import PayloadTooLarge
 
 _MEMBERS = frozenset({"payload", "idempotency_key", "op", "event_time"})
-_OPS = {"insert": OP_UPSERT, "upsert": OP_UPSERT, "delete": OP_DELETE}
 
 
 def decode_exact(body: bytes, plan: TablePlan, *, max_records: int) -> Rows:
     """The rows of a valid body; InvalidRecord names what is wrong with its records, Invalid with the body itself."""
     document = Document(body)
-    reader = _Reader(plan)
+    reader = RowReader(plan, Refusals())
     count = deep = 0
     for count, record in enumerate(document.records(), start=1):
         if count > max_records:
@@ -39,12 +44,12 @@ def decode_exact(body: bytes, plan: TablePlan, *, max_records: int) -> Rows:
     return reader.rows(wait_for_visibility=wait, visibility_timeout_ms=timeout if isinstance(timeout, int) else None)
 
 
-class _Reader:
+class RowReader:
     """Takes records one at a time; keeps their values until the first problem, then only problems."""
 
-    def __init__(self, plan: TablePlan) -> None:
+    def __init__(self, plan: TablePlan, refusals: Refusals) -> None:
         self._plan = plan
-        self._refusals = Refusals()
+        self._refusals = refusals
         self._values: dict[str, list[object]] = {column.name: [] for column in plan.columns}
         self._ops: list[int] = []
         self._keys: list[str | None] = []
@@ -52,7 +57,7 @@ class _Reader:
         self._event_micros: list[int] = []
         self._payloads: list[bytes] = []
 
-    def rows(self, *, wait_for_visibility: bool, visibility_timeout_ms: int | None) -> Rows:
+    def rows(self, *, wait_for_visibility: bool = False, visibility_timeout_ms: int | None = None) -> Rows:
         """All that was taken; InvalidRecord if anything was refused."""
         if self._refusals.count:
             raise self._refusals.error()
@@ -86,8 +91,27 @@ class _Reader:
         key = _key(record, problems)
         event_time, micros = _event_time(record, problems)
         payload = self._payload(record, op, problems)
-        if self._refusals.count:
+        if not self._refusals.count:
+            self._keep(payload, op=op, key=key, event_time=event_time, micros=micros)
+
+    def add_payload(self, index: int, payload: object, *, line: int, bound: BoundOptions) -> None:
+        """Take a payload without a record around it, or name all that is wrong with it."""
+        problems = Problems(self._refusals, index, line)
+        if isinstance(payload, TooDeep):
+            problems.add(payload.column, f"nests deeper than {MAX_DEPTH} levels")
             return
+        if not isinstance(payload, dict):
+            problems.add(None, f"a payload must be an object, not {describe(payload)}")
+            return
+        values = self._values_of(payload, bound.op, problems)
+        key = _named(bound.key, values, _checked_key, problems)
+        micros = _named(bound.event_time, values, event_micros, problems)
+        if not self._refusals.count:
+            self._keep(values, op=bound.op, key=key, event_time=None, micros=micros)
+
+    def _keep(
+        self, payload: dict[str, Converted], *, op: int, key: str | None, event_time: str | None, micros: int | None
+    ) -> None:
         for column in self._plan.columns:
             self._values[column.name].append(payload[column.name][0] if column.name in payload else None)
         self._ops.append(op)
@@ -100,12 +124,12 @@ class _Reader:
 
     def _op(self, record: dict[str, object], problems: "Problems") -> int:
         op = record.get("op", "insert")
-        if not isinstance(op, str) or op not in _OPS:
+        if not isinstance(op, str) or op not in OPS:
             problems.add(None, "op must be insert, upsert or delete")
             return OP_UPSERT
         if op != "insert" and not self._plan.keyed:
             problems.add(None, f"{op} needs a table with primary_key_cols, which this one does not have")
-        return _OPS[op]
+        return OPS[op]
 
     def _payload(self, record: dict[str, object], op: int, problems: "Problems") -> dict[str, Converted]:
         """The values by the names of their columns; nulls are left out."""
@@ -114,6 +138,9 @@ class _Reader:
             missing = "payload" not in record
             problems.add(None, "needs a payload" if missing else f"payload must be an object, not {describe(payload)}")
             return {}
+        return self._values_of(payload, op, problems)
+
+    def _values_of(self, payload: dict[str, object], op: int, problems: "Problems") -> dict[str, Converted]:
         if not self._plan.columns:
             problems.add(None, "the table has no columns yet")
         if isinstance(payload, Repeated):
@@ -148,6 +175,8 @@ class _Reader:
                 problems.add(column.name, "may not be null")
             return
         try:
+            if isinstance(value, ValueRefused):  # its text already was
+                raise value
             converted[column.name] = column.convert(value)
         except ValueRefused as refused:
             problems.add(column.name, str(refused))
@@ -159,13 +188,36 @@ class _Reader:
 class Problems:
     """Where the problems of one record go."""
 
-    def __init__(self, refusals: Refusals, index: int) -> None:
+    def __init__(self, refusals: Refusals, index: int, line: int | None = None) -> None:
         self._refusals = refusals
         self._index = index
+        self._line = line
 
     def add(self, column: str | None, reason: str) -> None:
         """Name a problem of a column, or of the record itself if `column` is None."""
-        self._refusals.add(index=self._index, column=column, reason=reason)
+        self._refusals.add(index=self._index, column=column, reason=reason, line=self._line)
+
+
+T = TypeVar("T")
+
+
+def _named(
+    column: Column | None, values: dict[str, Converted], meaning: Callable[[object, Column], T], problems: Problems
+) -> T | None:
+    """What the value of a column that an option names means; None if no option does or there is no value."""
+    if column is None or column.name not in values:
+        return None
+    try:
+        return meaning(values[column.name][0], column)
+    except ValueRefused as refused:
+        problems.add(column.name, str(refused))
+        return None
+
+
+def _checked_key(value: object, column: Column) -> str:
+    key = key_text(value, column)
+    check_key(key)
+    return key
 
 
 def _key(record: dict[str, object], problems: Problems) -> str | None:

@@ -51,7 +51,8 @@ _decoder = json.JSONDecoder(
 class Document:
     """One request body. Iterate over `records()` once, then read `options`."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, *, name: str = "The body") -> None:
+        self._what = name
         self._text = body.decode("utf-8", "surrogateescape")  # bytes that are not UTF-8 become lone surrogates
         self._position = 0
         self.options: dict[str, object] = {}
@@ -82,6 +83,19 @@ class Document:
         if "records" not in seen:
             raise Invalid("The body needs a list of records")
 
+    def payload(self) -> object:
+        """The one value that all of this is; Invalid if it is no JSON value, or more than one."""
+        self._skip_space()
+        start = self._position
+        try:
+            value = self._parse()
+        except RecursionError:
+            value, self._position = self._step_over(start, level=1)
+        self._skip_space()
+        if self._position != len(self._text):
+            raise self._malformed("more follows after its end")
+        return value
+
     def _records(self) -> Iterator[object]:
         if not self._take("["):
             raise Invalid(f"records must be a list, not {describe(self._value())}")
@@ -93,7 +107,7 @@ class Document:
             try:
                 record = self._parse()
             except RecursionError:
-                record, self._position = self._step_over(start)
+                record, self._position = self._step_over(start, level=2)
             yield record
             if self._take("]"):
                 return
@@ -141,10 +155,13 @@ class Document:
             raise self._malformed(f"{character!r} was expected")
 
     def _malformed(self, why: str) -> Invalid:
-        return Invalid(f"The body is not JSON: {why}, at character {self._position}", position=self._position)
+        return Invalid(f"{self._what} is not JSON: {why}, at character {self._position}", position=self._position)
 
-    def _step_over(self, start: int) -> tuple[TooDeep, int]:
-        """The end of the value that begins at `start`, and where in it the nesting went too deep."""
+    def _step_over(self, start: int, *, level: int) -> tuple[TooDeep, int]:
+        """The end of the value that begins at `start`, and where in it the nesting went too deep.
+
+        `level` is how deep the members of the payload lie in it.
+        """
         depth = 0
         name: str | None = None
         found: TooDeep | None = None
@@ -158,7 +175,7 @@ class Document:
                 depth -= 1
                 if depth == 0:
                     return found or TooDeep(None), token.end()
-            elif depth == 2:
+            elif depth == level:
                 name = text[1:-1]
         self._position = len(self._text)
         raise self._malformed("it ends within a record")

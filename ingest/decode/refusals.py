@@ -25,19 +25,27 @@ class Refusals:
         self.count = 0
         self.named: list[JSON] = []
 
-    def add(self, *, index: int, column: str | None, reason: str) -> None:
-        """Count a problem of the record at `index`; `column` is None if the record itself is wrong."""
+    def add(self, *, index: int, column: str | None, reason: str, line: int | None = None) -> None:
+        """Count a problem of the record at `index`; `column` is None if the record itself is wrong.
+
+        `line` is where the record begins, from 1, in a body of lines.
+        """
         self.count += 1
         if len(self.named) < MAX_NAMED:
-            self.named.append(
-                {"index": index, "column": column and shown(column), "reason": _safe(reason)[:_LONGEST_REASON]}
-            )
+            place: dict[str, JSON] = {"index": index} if line is None else {"index": index, "line": line}
+            self.named.append({**place, "column": column and shown(column), "reason": _safe(reason)[:_LONGEST_REASON]})
+
+    @property
+    def full(self) -> bool:
+        """Whether no further problem would be named."""
+        return self.count >= MAX_NAMED
 
     def error(self) -> InvalidRecord:
         """The error that names them."""
         first = self.named[0]
         assert isinstance(first, dict)
-        where = f"Record {first['index']}" + (f", column {first['column']}" if first["column"] else "")
+        where = f"Record {first['index']}" + (f" (line {first['line']})" if "line" in first else "")
+        where += f", column {first['column']}" if first["column"] else ""
         counted = "1 problem" if self.count == 1 else f"{self.count} problems"
         return InvalidRecord(
             f"{counted}, nothing was written. {where}: {first['reason']}",

@@ -10,7 +10,7 @@ from catalog.snapshots import first_failure, resolve
 from catalog.tables import TableInfo
 from duckmesh.kernel import metrics
 from duckmesh.kernel.errors import DuckMeshError, Unavailable
-from ingest.accept import Accepted, accept
+from ingest.accept import Accepted, AcceptPolicy, accept
 from ingest.decode.batch import DecodedBatch, DecodeLimits
 from ingest.decode.json_body import decode_json
 from query.errors import ConsistencyTimeout
@@ -21,7 +21,7 @@ class IngestPolicy:
     """The bounds of one request."""
 
     limits: DecodeLimits
-    max_pending: int
+    accept: AcceptPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +59,12 @@ class _JsonDecoder:
         return batch
 
 
-def accept_json(*, tenant_id: str, table: str, body: bytes, request_key: str | None, policy: IngestPolicy) -> "Durable":
+def accept_json(
+    *, tenant_id: str, table: str, body: bytes, request_key: str | None, policy: IngestPolicy, actor: str
+) -> "Durable":
     """The records of the JSON body are durable, or none of them is."""
     decode = _JsonDecoder(body=body, request_key=request_key, limits=policy.limits)
-    accepted = accept(tenant_id=tenant_id, table=table, decode=decode, max_pending=policy.max_pending)
+    accepted = accept(tenant_id=tenant_id, table=table, decode=decode, policy=policy.accept, actor=actor)
     table_id, batch = decode.seen[0]
     metrics.ingest_records.inc(0 if accepted.replayed else accepted.accepted_count)
     metrics.ingest_duplicates.inc(accepted.accepted_count if accepted.replayed else accepted.duplicate_count)

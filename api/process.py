@@ -6,8 +6,11 @@ from threading import Lock
 
 from django.conf import settings
 
+from duckmesh.kernel.config import Config
+from ingest.accept import AcceptPolicy, Staging
 from ingest.doorbell import Doorbell
 from ingest.guard import Guard, GuardPolicy, shortages
+from ingest.publishing import TenantLimits
 from ingest.tasks import flush_policy, ring
 from query.service import QueryPlane
 from query.setup import build, close
@@ -55,8 +58,21 @@ def guard_policy() -> GuardPolicy:
 
 @cache
 def object_store() -> ObjectStore:
-    """The store that readiness asks."""
+    """The store that readiness asks, and that large payloads wait in."""
     return open_store(StoreSettings.of(settings.DUCKMESH))
+
+
+def accept_policy(config: Config) -> AcceptPolicy:
+    """What the configuration says of writes: the limits of tenants without their own, and where large payloads go."""
+    limits = TenantLimits(
+        pending_records=config.max_pending_records,
+        records_per_second=config.max_records_per_second,
+        bytes_per_second=config.max_bytes_per_second,
+        stored_bytes=config.max_stored_bytes,
+        stored_files=config.max_stored_files,
+        burst=config.rate_burst,
+    )
+    return AcceptPolicy(limits=limits, staging=Staging(store=object_store(), above_bytes=config.stage_bytes))
 
 
 def release() -> None:

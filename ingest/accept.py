@@ -1,32 +1,52 @@
-"""A decoded request becomes durable: keys, token and envelope in one statement, which is one transaction.
+"""A decoded request becomes durable: keys, token and envelope in one transaction, which it may share with others.
 
 What a request is decoded under is remembered between requests and may be old. That is safe: publishing names the
 version of the tenant's tables, and on another version everything is undone and decoded again.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-import psycopg2
-from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection
+from django.db import InterfaceError, OperationalError
 
 from catalog.tables import LiveTables, TableInfo, live_tables
-from duckmesh.kernel.errors import JSON, Conflict, Invalid, NotFound, OutcomeUnknown, Unavailable
+from duckmesh.kernel.errors import Conflict, Invalid, NotFound, OutcomeUnknown, Unavailable
 from ingest.decode.batch import DecodedBatch
-from ingest.errors import Backpressure, IdempotencyConflict
+from ingest.group import TenantQueue, can_share
+from ingest.publishing import (
+    Again,
+    Publication,
+    Published,
+    Rate,
+    Stale,
+    TenantLimits,
+    publish_group,
+    publish_growing,
+    publish_one,
+    unavailable,
+)
+from ingest.staging import stage, unstage
+from storage.store import ObjectStore
 
 _TRIES = 20
-_REFUSED = "DM001"
-_IN_THE_WAY = ("40P01", "40001")  # deadlock, serialization failure
-_NULL, _NO_PARENT = "23502", "23503"
 
-_PUBLISH = """
-SELECT outcome, first, last, coalesce(array_length(duplicates, 1), 0), covering
-  FROM duckmesh_publish(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-"""
+
+@dataclass(frozen=True, kw_only=True)
+class Staging:
+    """Payloads of more than `above_bytes` go to the store."""
+
+    store: ObjectStore
+    above_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceptPolicy:
+    """What a tenant may write that has no limits of its own, and where large payloads go (None: to the database)."""
+
+    limits: TenantLimits
+    staging: Staging | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,26 +58,21 @@ class Accepted:
     max_visibility_token: int
     size_bytes: int
     replayed: bool = False
-
-
-class _Stale(Exception):
-    """The tables are not what the request was decoded under."""
-
-
-class _Again(Exception):
-    """Another transaction was in the way, or the connection was gone; nothing was done."""
+    rates: tuple[Rate, ...] = ()
 
 
 Decode = Callable[[TableInfo], DecodedBatch]
 
 _known: dict[str, LiveTables] = {}
+_queues: dict[str, TenantQueue] = {}
 
 
-def accept(*, tenant_id: str, table: str, decode: Decode, max_pending: int) -> Accepted:
+def accept(*, tenant_id: str, table: str, decode: Decode, policy: AcceptPolicy, actor: str = "ingest") -> Accepted:
     """The records that `decode` finds for the table are durable, each once, and have tokens; or none of them is.
 
-    Raises what `decode` raises, `TableNotFound`, `IdempotencyConflict`, `Backpressure`, `Unavailable` when nothing was
-    done, and `OutcomeUnknown` when the connection broke while the database may have been committing.
+    If the table grows, `actor` is who made it. Raises what `decode` raises, `TableNotFound`, `IdempotencyConflict`,
+    `Backpressure`, `RateLimited`, `QuotaExceeded`, `Unavailable` when nothing was done, and `OutcomeUnknown` when the
+    connection broke while the database may have been committing.
     """
     for _ in range(_TRIES):
         tables = _tables(tenant_id)
@@ -65,12 +80,12 @@ def accept(*, tenant_id: str, table: str, decode: Decode, max_pending: int) -> A
             info = tables.find(table)
             batch = decode(info)
             try:
-                return _publish(tenant_id=tenant_id, info=info, tables=tables, batch=batch, max_pending=max_pending)
+                return _accept(tables=tables, info=info, batch=batch, policy=policy, actor=actor)
             finally:
                 batch.payload.close()
-        except _Stale:
+        except Stale:
             _refresh(tenant_id)
-        except _Again:
+        except Again:
             time.sleep(0.01)
         except (Invalid, NotFound, Conflict):
             # A refusal counts only under the tables as they are now. An unknown outcome is none: trying again could
@@ -88,127 +103,74 @@ def _refresh(tenant_id: str) -> LiveTables:
     try:
         tables = _known[tenant_id] = live_tables(tenant_id=tenant_id)
     except (OperationalError, InterfaceError) as exc:
-        raise _unavailable() from exc
+        raise unavailable() from exc
     return tables
 
 
-def _publish(*, tenant_id: str, info: TableInfo, tables: LiveTables, batch: DecodedBatch, max_pending: int) -> Accepted:
-    payload = batch.payload.getvalue()
-    row = _execute(
-        [
-            tenant_id,
-            info.table_id,
-            tables.ddl_version,
-            info.schema.version,
-            _int_array(batch.key_ordinals),
-            psycopg2.Binary(batch.key_hashes),
-            psycopg2.Binary(batch.payload_hashes),
-            batch.record_count,
-            _int_array(batch.excluded),
-            batch.request_key_hash and batch.request_key_hash.hex(),
-            batch.request_hash and batch.request_hash.hex(),
-            batch.min_event_time,
-            batch.max_event_time,
-            psycopg2.Binary(payload),
-            max_pending,
-        ]
+def _accept(*, tables: LiveTables, info: TableInfo, batch: DecodedBatch, policy: AcceptPolicy, actor: str) -> Accepted:
+    staging, size_bytes = policy.staging, batch.payload.size_bytes
+    staged_id: int | None = None
+    if staging is not None and size_bytes > staging.above_bytes:
+        staged_id = stage(tenant_id=info.tenant_id, payload=batch.payload, store=staging.store)
+    publication = Publication(
+        tenant_id=info.tenant_id,
+        table=info,
+        ddl_version=tables.ddl_version,
+        batch=batch,
+        payload=b"" if staged_id is not None else batch.payload.getvalue(),
+        staged_id=staged_id,
+        size_bytes=size_bytes,
     )
-    outcome, first, last, duplicates, covering = row
-    match outcome:
+    kept = False
+    try:
+        accepted = _told(publication, _publish(publication, limits=policy.limits, actor=actor))
+        kept = accepted.size_bytes > 0
+        return accepted
+    except OutcomeUnknown:
+        kept = True  # for all we know
+        raise
+    finally:
+        if staged_id is not None and staging is not None and not kept:
+            unstage(staged_id=staged_id, store=staging.store)
+
+
+def _publish(publication: Publication, *, limits: TenantLimits, actor: str) -> Published:
+    if publication.batch.growth is not None:
+        return publish_growing(publication, limits=limits, actor=actor)
+    alone = partial(publish_one, limits=limits)
+    if not can_share(publication):
+        return alone(publication)
+    queue = queue_of(publication.tenant_id)
+    return queue.publish(publication, alone=alone, together=partial(publish_group, limits=limits))
+
+
+def queue_of(tenant_id: str) -> TenantQueue:
+    """Where the tenant's small requests wait for a commit in this process."""
+    return _queues.setdefault(tenant_id, TenantQueue())
+
+
+def _told(publication: Publication, published: Published) -> Accepted:
+    match published.outcome:
         case "accepted":
             return Accepted(
-                accepted_count=last - first + 1,
-                duplicate_count=duplicates,
-                max_visibility_token=max(last, covering or 0),
-                size_bytes=len(payload),
+                accepted_count=published.last - published.first + 1,
+                duplicate_count=published.duplicates,
+                max_visibility_token=max(published.last, published.covering),
+                size_bytes=publication.size_bytes,
+                rates=published.rates,
             )
         case "replayed":
             return Accepted(
-                accepted_count=last - first + 1,
-                duplicate_count=duplicates,
-                max_visibility_token=last,
+                accepted_count=published.last - published.first + 1,
+                duplicate_count=published.duplicates,
+                max_visibility_token=published.last,
                 size_bytes=0,
                 replayed=True,
             )
         case _:
-            return Accepted(accepted_count=0, duplicate_count=duplicates, max_visibility_token=covering, size_bytes=0)
-
-
-def _int_array(numbers: Iterable[int]) -> str:
-    """An array literal. psycopg2 writes an ARRAY expression: a thousand constants cost PostgreSQL a millisecond."""
-    return "{" + ",".join(map(str, numbers)) + "}"
-
-
-def _execute(arguments: list[Any]) -> tuple[Any, ...]:
-    try:
-        connection.ensure_connection()
-    except (OperationalError, InterfaceError) as exc:
-        raise _unavailable() from exc
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(_PUBLISH, arguments)
-            row: tuple[Any, ...] = cursor.fetchone()
-            return row
-    except (DatabaseError, InterfaceError) as exc:
-        failure = _failure(exc)
-        if failure is exc:
-            raise
-        raise failure from exc
-
-
-def _failure(exc: Exception) -> Exception:
-    """What is told of it. An error that the server reports as such has undone the statement; other ends are unknown."""
-    cause = exc.__cause__
-    if isinstance(exc, InterfaceError):
-        # The connection was found closed: nothing was sent.
-        connection.close()
-        return _Again()
-    if not isinstance(cause, psycopg2.Error) or cause.diag.severity_nonlocalized != "ERROR":
-        connection.close()
-        return OutcomeUnknown(
-            "The connection to the database broke: the records may or may not have been accepted."
-            " Send them again with the same keys.",
-            retry_after=1,
-        )
-    if cause.pgcode == _REFUSED:
-        return _refusal(cause.diag.message_primary or "", cause.diag.message_detail)
-    if cause.pgcode in _IN_THE_WAY:
-        return _Again()
-    if cause.pgcode in (_NULL, _NO_PARENT):
-        # The table or its tenant is gone while the version is the known one: the catalog is another one now.
-        return _Stale()
-    if isinstance(exc, OperationalError | InternalError):
-        # Out of time, memory or disk, or a server that was demoted, which another connection may find replaced.
-        connection.close()
-        return _unavailable()
-    return exc
-
-
-def _unavailable() -> Unavailable:
-    return Unavailable("The database does not answer; nothing was written.", retry_after=1)
-
-
-def _refusal(outcome: str, detail: str | None) -> Exception:
-    match outcome:
-        case "stale":
-            return _Stale()
-        case "vanished":
-            return _Again()
-        case "full":
-            return Backpressure(
-                "Too many accepted records are not yet visible; let the workers catch up.",
-                retry_after=1,
-                pending_records=int(detail or 0),
+            return Accepted(
+                accepted_count=0,
+                duplicate_count=published.duplicates,
+                max_visibility_token=published.covering,
+                size_bytes=0,
             )
-        case "conflict" if detail is None:
-            return IdempotencyConflict("The Idempotency-Key was used before with another body.")
-        case "conflict":
-            ordinals: list[int] = json.loads(detail or "[]")
-            errors: list[JSON] = [
-                {"index": index, "reason": "key was used with another payload or op"} for index in ordinals
-            ]
-            return IdempotencyConflict(
-                f"{len(ordinals)} idempotency keys were used before with another payload or op.", errors=errors[:100]
-            )
-        case _:
-            raise AssertionError(f"duckmesh_publish answered {outcome}")

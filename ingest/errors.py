@@ -28,6 +28,18 @@ class Backpressure(LimitExceeded):
     code = "BACKPRESSURE"
 
 
+class RateLimited(LimitExceeded):
+    """The tenant writes faster than it may; wait, then send again."""
+
+    code = "RATE_LIMITED"
+
+
+class QuotaExceeded(LimitExceeded):
+    """The tenant stores as much as it may; nothing more is taken until there is room."""
+
+    code = "QUOTA_EXCEEDED"
+
+
 class LeaseLost(Conflict):
     """Another worker has taken this batch over; drop the work, it is not yours."""
 

@@ -13,15 +13,16 @@ import pyarrow.parquet as pq
 
 from catalog.manifests import files_at
 from catalog.snapshots import resolve
-from catalog.tables import TableInfo, tables_at
+from catalog.tables import TableInfo, live_tables, tables_at
 from duckmesh.kernel.errors import JSON
-from ingest.accept import Accepted, accept
+from ingest.accept import Accepted, AcceptPolicy, Staging, accept
 from ingest.backlog import FlushPolicy
 from ingest.bus import ClaimPolicy
 from ingest.decode.batch import DecodedBatch, DecodeLimits
 from ingest.decode.json_body import decode_json
 from ingest.decode.spool import SpoolPolicy
 from ingest.materializer import MaterializePolicy, materialize_tenant
+from ingest.publishing import Publication, TenantLimits
 from storage.local import LocalStore
 from storage.store import ObjectStore
 
@@ -35,6 +36,7 @@ CLAIM = ClaimPolicy(
     attempt_limit=timedelta(minutes=5),
     retry_pause=timedelta(0),
 )
+NO_LIMITS = TenantLimits()
 AT_ONCE = FlushPolicy(interval=timedelta(0), size_bytes=1)
 
 Record = Mapping[str, JSON]
@@ -66,11 +68,30 @@ def write(
     *,
     table: str = "events",
     request_key: str | None = None,
-    max_pending: int = 1_000_000,
+    limits: TenantLimits = NO_LIMITS,
+    staging: Staging | None = None,
 ) -> Accepted:
     """The records, accepted."""
     return accept(
-        tenant_id=tenant_id, table=table, decode=decoder(records, request_key=request_key), max_pending=max_pending
+        tenant_id=tenant_id,
+        table=table,
+        decode=decoder(records, request_key=request_key),
+        policy=AcceptPolicy(limits=limits, staging=staging),
+    )
+
+
+def publication(tenant_id: str, records: Sequence[Record], *, table: str = "events") -> Publication:
+    """The records, decoded and ready to be published."""
+    tables = live_tables(tenant_id=tenant_id)
+    batch = decoder(records)(tables.find(table))
+    return Publication(
+        tenant_id=tenant_id,
+        table=tables.find(table),
+        ddl_version=tables.ddl_version,
+        batch=batch,
+        payload=batch.payload.getvalue(),
+        staged_id=None,
+        size_bytes=batch.payload.size_bytes,
     )
 
 

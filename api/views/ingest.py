@@ -13,7 +13,7 @@ from api.acceptance import IngestPolicy, accept_json, announce
 from api.auth import principal_of
 from api.models import Role
 from api.parsers import read_body, require_media_type
-from api.process import held
+from api.process import accept_policy, held
 from api.views.base import Endpoint
 from duckmesh.kernel import metrics
 from duckmesh.kernel.config import Config
@@ -29,7 +29,7 @@ def ingest_policy(config: Config) -> IngestPolicy:
         max_visibility_timeout=config.max_visibility_timeout,
         spool=SpoolPolicy(directory=config.home / "scratch", memory_bytes=config.spool_memory_bytes),
     )
-    return IngestPolicy(limits=limits, max_pending=config.max_pending_records)
+    return IngestPolicy(limits=limits, accept=accept_policy(config))
 
 
 class Ingest(Endpoint):
@@ -60,15 +60,16 @@ class Ingest(Endpoint):
         their token and the latest watermark.
         """
         arrived = time.perf_counter()
-        config, tenant_id = settings.DUCKMESH, principal_of(request).tenant_id
+        config, who = settings.DUCKMESH, principal_of(request)
         held().guard.require_room()
         require_media_type(request, "application/json")
         durable = accept_json(
-            tenant_id=tenant_id,
+            tenant_id=who.tenant_id,
             table=table,
             body=read_body(request, limit=config.max_body_bytes),
             request_key=request.META.get("HTTP_IDEMPOTENCY_KEY"),
             policy=ingest_policy(config),
+            actor=f"key:{who.key_id}",
         )
         metrics.ingest_ack_latency.observe((time.perf_counter() - arrived) * 1_000)
         ingested = announce(durable, held=held())

@@ -41,8 +41,13 @@ class Spool:
             assert self._memory is not None, "a closed spool holds nothing"
             return io.BytesIO(self._memory.getbuffer())
         assert self.path is not None
-        self._file.flush()
+        self.flush()
         return self.path.open("rb")
+
+    def flush(self) -> None:
+        """What was written can be read at `path`, if it lies there."""
+        if self._file is not None:
+            self._file.flush()
 
     def getvalue(self) -> bytes:
         """All the bytes, in memory."""

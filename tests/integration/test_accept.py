@@ -212,7 +212,7 @@ def test_slow_commit_of_a_low_token_hides_no_row(tenant_id: str, lake: Lake) -> 
     with transaction.atomic():
         assert write_ids(tenant_id, "slow").max_visibility_token == 1
         fast = [Background(partial(write_ids, tenant_id, f"fast-{n}")) for n in range(4)]
-        wait_until_blocked(4)
+        wait_until_blocked(1)
         other = Background(partial(lake.materialize, tenant_id))
         assert other.result() == 0, "nothing is committed, so nothing is due"
     answers = [background.result() for background in fast]
@@ -227,7 +227,7 @@ def test_write_that_rolls_back_behind_waiting_ones_leaves_no_hole(tenant_id: str
     with transaction.atomic():
         write_ids(tenant_id, "undone", "undone-too")
         waiting = [Background(partial(write_ids, tenant_id, f"kept-{n}")) for n in range(3)]
-        wait_until_blocked(3)
+        wait_until_blocked(1)
         transaction.set_rollback(True)
     for background in waiting:
         background.result()

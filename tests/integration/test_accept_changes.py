@@ -12,13 +12,17 @@ from catalog.snapshots import latest_issued_token
 from catalog.tables import TableInfo, drop_table
 from catalog.tenants import create_tenant
 from duckmesh.kernel.errors import OutcomeUnknown, Unavailable
-from ingest.accept import Accepted, accept
+from ingest.accept import Accepted, AcceptPolicy, accept
 from ingest.decode.batch import DecodedBatch
 from ingest.errors import Backpressure, IdempotencyConflict, InvalidRecord
 from ingest.models import IngestEvent, IngestKey, IngestPayload
+from ingest.publishing import TenantLimits
 from tests.factories import make_table, make_tenant
-from tests.lake import Lake, Record, decoder, record, write, write_ids
+from tests.lake import NO_LIMITS, Lake, Record, decoder, record, write, write_ids
 from tests.together import Background, wait_until_blocked
+
+TEN = TenantLimits(pending_records=10)
+POLICY = AcceptPolicy(limits=NO_LIMITS)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -59,7 +63,7 @@ def recreate(tenant_id: str) -> int:
 def test_table_recreated_under_a_request_gets_its_records(tenant_id: str, lake: Lake) -> None:
     write_ids(tenant_id, "old")
     decode = Meddling([record("a"), record("old")], partial(recreate, tenant_id))
-    answer = accept(tenant_id=tenant_id, table="events", decode=decode, max_pending=1_000)
+    answer = accept(tenant_id=tenant_id, table="events", decode=decode, policy=POLICY)
     assert len(set(decode.tables)) == 2
     assert (answer.accepted_count, answer.duplicate_count) == (2, 0), "the old table's keys are not the new one's"
     lake.materialize(tenant_id)
@@ -69,7 +73,7 @@ def test_table_recreated_under_a_request_gets_its_records(tenant_id: str, lake: 
 def test_table_dropped_under_a_request_does_not_exist_for_it(tenant_id: str) -> None:
     decode = Meddling([record("a")], partial(drop_table, tenant_id=tenant_id, name="events", actor="test"))
     with pytest.raises(TableNotFound):
-        accept(tenant_id=tenant_id, table="events", decode=decode, max_pending=1_000)
+        accept(tenant_id=tenant_id, table="events", decode=decode, policy=POLICY)
     assert not IngestEvent.objects.filter(tenant_id=tenant_id).exists()
     assert not IngestKey.objects.filter(table_id=decode.tables[0]).exists()
 
@@ -78,13 +82,13 @@ def test_retry_of_known_records_is_not_answered_for_a_table_that_is_gone(tenant_
     write_ids(tenant_id, "a")
     decode = Meddling([record("a")], partial(drop_table, tenant_id=tenant_id, name="events", actor="test"))
     with pytest.raises(TableNotFound):
-        accept(tenant_id=tenant_id, table="events", decode=decode, max_pending=1_000)
+        accept(tenant_id=tenant_id, table="events", decode=decode, policy=POLICY)
 
 
 def test_conflict_and_bad_records_are_judged_by_the_table_as_it_is(tenant_id: str) -> None:
     write(tenant_id, [record("a", n=1, key="k")])
     decode = Meddling([record("a", n=2, key="k")], partial(recreate, tenant_id))
-    answer = accept(tenant_id=tenant_id, table="events", decode=decode, max_pending=1_000)
+    answer = accept(tenant_id=tenant_id, table="events", decode=decode, policy=POLICY)
     assert answer.accepted_count == 1
     write_ids(tenant_id, "warm")
     Background(partial(recreate, tenant_id)).result()
@@ -144,16 +148,16 @@ def test_drop_behind_an_open_write_waits_and_takes_it_along(tenant_id: str, lake
 def test_too_much_pending_is_refused_until_it_is_visible(tenant_id: str, lake: Lake) -> None:
     write_ids(tenant_id, *[f"a{n}" for n in range(8)])
     with pytest.raises(Backpressure) as refusal:
-        write(tenant_id, [record("b1"), record("b2"), record("b3")], max_pending=10)
+        write(tenant_id, [record("b1"), record("b2"), record("b3")], limits=TEN)
     assert refusal.value.retry_after
-    assert write(tenant_id, [record("b1"), record("b2")], max_pending=10).max_visibility_token == 10
-    assert write(tenant_id, [record("a1")], max_pending=10).duplicate_count == 1, "a retry needs no room"
+    assert write(tenant_id, [record("b1"), record("b2")], limits=TEN).max_visibility_token == 10
+    assert write(tenant_id, [record("a1")], limits=TEN).duplicate_count == 1, "a retry needs no room"
     lake.materialize(tenant_id)
-    assert write(tenant_id, [record("b3")], max_pending=10).max_visibility_token == 11
+    assert write(tenant_id, [record("b3")], limits=TEN).max_visibility_token == 11
 
 
 def test_request_larger_than_the_bound_is_taken_when_nothing_is_pending(tenant_id: str) -> None:
-    assert write(tenant_id, [record(f"a{n}") for n in range(20)], max_pending=10).accepted_count == 20
+    assert write(tenant_id, [record(f"a{n}") for n in range(20)], limits=TEN).accepted_count == 20
 
 
 def end_waiting_session() -> None:
@@ -189,7 +193,7 @@ def test_unknown_outcome_is_never_tried_again_by_the_server(tenant_id: str, lake
 
     with transaction.atomic():
         recreate(tenant_id)
-        broken = Background(partial(accept, tenant_id=tenant_id, table="events", decode=counted, max_pending=1_000))
+        broken = Background(partial(accept, tenant_id=tenant_id, table="events", decode=counted, policy=POLICY))
         wait_until_blocked(1)
         end_waiting_session()
     with pytest.raises(OutcomeUnknown):

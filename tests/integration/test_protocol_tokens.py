@@ -6,8 +6,11 @@ from catalog.models import TenantCatalog
 from catalog.snapshots import latest_issued_token
 from ingest.backlog import lag
 from ingest.errors import Backpressure
+from ingest.publishing import TenantLimits
 from tests.factories import make_table, make_tenant
 from tests.lake import record, write, write_ids
+
+THREE = TenantLimits(pending_records=3)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,15 +35,15 @@ def test_tokens_go_on_behind_the_floor(tenant_id: str) -> None:
 def test_tokens_that_were_leapt_over_are_not_pending(tenant_id: str) -> None:
     assert lag(tenant_id=tenant_id).token_lag == 0
     for identity in "abc":
-        write(tenant_id, [record(identity)], max_pending=3)
+        write(tenant_id, [record(identity)], limits=THREE)
     told = lag(tenant_id=tenant_id)
     assert (told.token_lag, told.pending_events) == (3, 3)
     with pytest.raises(Backpressure) as full:
-        write(tenant_id, [record("d")], max_pending=3)
-    assert full.value.context == {"pending_records": 3}
+        write(tenant_id, [record("d")], limits=THREE)
+    assert full.value.context == {"pending_records": 3, "limit": 3}
 
 
 def test_first_write_is_never_refused_for_its_size(tenant_id: str) -> None:
-    assert write(tenant_id, [record(identity) for identity in "abcdef"], max_pending=3).accepted_count == 6
+    assert write(tenant_id, [record(identity) for identity in "abcdef"], limits=THREE).accepted_count == 6
     with pytest.raises(Backpressure):
-        write(tenant_id, [record("g")], max_pending=3)
+        write(tenant_id, [record("g")], limits=THREE)

@@ -87,6 +87,38 @@ class TableBody(Shape):
     compatibility_mode = serializers.ChoiceField(choices=MODES, default="backward")
 
 
+class TableChange(Shape):
+    """What is to change of a table. Columns are named as before the change; unknown members are refused by name."""
+
+    add = Column(many=True, required=False, help_text="New columns, which must be nullable.")
+    widen = serializers.DictField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="Columns to their new types, which must hold every value of the old ones: int32 as int64, float64 or "
+        "decimal(p,s) with p-s >= 10; int64 as decimal(p,s) with p-s >= 19; float32 as float64; a decimal as one with "
+        "no fewer digits before and after the point; list<T> as list<U> where T may be U. In mode none also as json.",
+    )
+    rename = serializers.DictField(
+        child=serializers.RegexField(NAME), required=False, help_text="Columns to their new names; two may swap theirs."
+    )
+    drop = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="Columns to go, none of which key, partitions or sort order need. Their names are free at once.",
+    )
+    schema_json = SchemaJson(
+        required=False,
+        help_text="Instead of the four: all columns that the table is to have, matched by name. Others are dropped, "
+        "new ones added, types widened.",
+    )
+    compatibility_mode = serializers.ChoiceField(
+        choices=MODES,
+        required=False,
+        help_text="The table's mode from now on; this change is held to it. backward: add, widen, rename, drop, make "
+        "nullable. forward and full: add, and drop what is nullable. none: as backward, and anything may become json.",
+    )
+
+
 class TableInfo(Shape):
     """A table as it is now."""
 

@@ -15,7 +15,7 @@ _KNOWN = frozenset(
     {"table_name", "schema_json", "primary_key_cols", "partition_spec", "sort_cols", "compatibility_mode"}
 )
 # What a key column may be: equality of these is exact and the same in every engine.
-_KEY_TYPES = frozenset({"bool", "int32", "int64", "string", "date", "timestamp", "uuid", "decimal"})
+KEY_TYPES = frozenset({"bool", "int32", "int64", "string", "date", "timestamp", "uuid", "decimal"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def parse_definition(json: Mapping[str, Any]) -> TableDefinition:
     sort = _column_list(json, "sort_cols", spelled, problems)
     for column in key:
         kind = spelled[column.lower()].type.partition("(")[0]
-        if kind not in _KEY_TYPES:
+        if kind not in KEY_TYPES:
             problems.append(f"primary_key_cols: {column} is {spelled[column.lower()].type}, which cannot be a key")
     partition = _partition_spec(json.get("partition_spec", {}), spelled, key, problems)
     mode = json.get("compatibility_mode", "backward")

@@ -12,7 +12,9 @@ from api.auth import principal_of
 from api.models import Role
 from api.parsers import control_body
 from api.views.base import Endpoint
+from catalog.change import parse_change
 from catalog.definition import parse_definition
+from catalog.evolution import evolve_table
 from catalog.schema import schema_json
 from catalog.tables import TableInfo, create_table, drop_table, get_table, list_tables
 from duckmesh.kernel import clock
@@ -76,12 +78,30 @@ class Tables(Endpoint):
 class Table(Endpoint):
     """One table of the key's tenant."""
 
-    required_roles = {"GET": _READERS, "DELETE": _WRITERS}
+    required_roles = {"GET": _READERS, "PATCH": _WRITERS, "DELETE": _WRITERS}
 
     @extend_schema(operation_id="get_table", summary="Describe a table", responses=serializers.TableInfo)
     def get(self, request: Request, table: str) -> Response:
         """The table as it is now."""
         return Response(table_info(get_table(tenant_id=principal_of(request).tenant_id, name=table)))
+
+    @extend_schema(
+        operation_id="change_table",
+        summary="Change a table's columns",
+        request=serializers.TableChange,
+        responses=serializers.TableInfo,
+    )
+    def patch(self, request: Request, table: str) -> Response:
+        """Make the next version of the table's schema, in a new snapshot, or change its compatibility mode.
+
+        All that one request asks for is one version, or nothing of it is done: 409 `SCHEMA_INCOMPATIBLE` names the
+        reason for each column. A request that changes no column makes no version. Files are not rewritten: older
+        snapshots show the old columns, newer ones every row in the new ones. Writes in flight land in the new version.
+        """
+        who = principal_of(request)
+        change = parse_change(control_body(request))
+        changed = evolve_table(tenant_id=who.tenant_id, name=table, change=change, actor=f"key:{who.key_id}")
+        return Response(table_info(changed))
 
     @extend_schema(operation_id="drop_table", summary="Drop a table", responses={204: None})
     def delete(self, request: Request, table: str) -> Response:

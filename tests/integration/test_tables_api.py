@@ -138,10 +138,3 @@ def test_a_foreign_table_answers_as_one_that_does_not_exist(client: Client, head
         one, two = (json.loads(answer.content.replace(b"nothing", b"flights")) | drop for answer in (foreign, missing))
         assert one == two
     assert client.get("/v1/tables", headers=others).json()["tables"] == []
-
-
-def test_changing_a_table_is_not_offered_yet(client: Client, headers: dict[str, str]) -> None:
-    create(client, headers)
-    response = client.patch("/v1/tables/flights", {}, content_type="application/json", headers=headers)
-    problem_of(response, 405, "METHOD_NOT_ALLOWED")
-    assert response["Allow"] == "GET, HEAD, DELETE"

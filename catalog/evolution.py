@@ -1,0 +1,84 @@
+"""A table's next schema version. Files that are there stay as they are: they are read in the new version from then on.
+
+Key, partitioning and sort order name columns, and belong to the table and not to a version. So a version without
+names of its own has those of the table, and when a column of them is renamed, all versions up to then get the old
+ones: an old snapshot is read by the names that it shows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import connection, transaction
+
+from catalog.change import TableChange
+from catalog.compatibility import Evolved, evolve
+from catalog.models import Snapshot, TableDef, TableSchemaVersion
+from catalog.publish import lock_head, lock_tokens, publish_snapshot
+from catalog.schema import to_stored
+from catalog.tables import TableInfo, get_table
+from catalog.tenants import raise_ddl_version
+
+_KEEP_NAMES = """
+UPDATE table_schema_version v
+   SET schema_json = v.schema_json || jsonb_build_object('primary_key_cols', t.primary_key_cols,
+                                                         'partition_spec', t.partition_spec, 'sort_cols', t.sort_cols)
+  FROM table_def t
+ WHERE t.table_id = %s AND v.table_id = t.table_id AND NOT v.schema_json ? 'primary_key_cols'
+"""
+
+
+@transaction.atomic
+def evolve_table(*, tenant_id: str, name: str, change: TableChange, actor: str) -> TableInfo:
+    """The table has the next version of its schema, in a new snapshot; if the columns stay as they are, it has not.
+
+    The answer is the table as it is then. A compatibility mode in the change is the one that the change is held to.
+    Writes that are on their way land in the new version. Raises `TableNotFound` and `SchemaIncompatible`.
+    """
+    lock_head(tenant_id=tenant_id)
+    table = get_table(tenant_id=tenant_id, name=name)
+    mode = change.compatibility_mode or table.compatibility_mode
+    evolved = evolve(change, shape=table.shape, roles=_roles(table), mode=mode)
+    TableDef.objects.filter(table_id=table.table_id).update(compatibility_mode=mode)
+    if evolved.columns != table.schema.columns:
+        snapshot = publish_snapshot(tenant_id=tenant_id, kind=Snapshot.Kind.DDL, actor=actor)
+        _write_version(table, evolved, snapshot_id=snapshot.snapshot_id)
+        lock_tokens(tenant_id=tenant_id)
+        raise_ddl_version(tenant_id=tenant_id)
+    return get_table(tenant_id=tenant_id, name=name)
+
+
+def _roles(table: TableInfo) -> dict[str, str]:
+    roles = {name.lower(): "sort order" for name in table.sort_cols}
+    roles |= {field["column"].lower(): "partitioning" for field in table.partition_spec.get("fields", [])}
+    return {name.lower(): "primary key" for name in table.primary_key_cols} | roles
+
+
+def _write_version(table: TableInfo, evolved: Evolved, *, snapshot_id: int) -> None:
+    version = table.schema.version + 1
+    named = _renamed(table, evolved.names)
+    if any(getattr(table, member) != value for member, value in named.items()):
+        with connection.cursor() as cursor:
+            cursor.execute(_KEEP_NAMES, [table.table_id])
+    TableSchemaVersion.objects.create(
+        table_id=table.table_id,
+        schema_version=version,
+        schema_json={"columns": to_stored(evolved.columns)},
+        added_in=snapshot_id,
+    )
+    TableDef.objects.filter(table_id=table.table_id).update(
+        schema_version=version, next_field_id=evolved.next_field_id, **named
+    )
+
+
+# `Any`: what the model's JSON columns take.
+def _renamed(table: TableInfo, names: Mapping[str, str]) -> dict[str, Any]:
+    def renamed(columns: Sequence[str]) -> tuple[str, ...]:
+        return tuple(names[column.lower()] for column in columns)
+
+    fields = table.partition_spec.get("fields", [])
+    spec = {"fields": [{**field, "column": names[field["column"].lower()]} for field in fields]} if fields else {}
+    return {
+        "primary_key_cols": renamed(table.primary_key_cols),
+        "partition_spec": spec,
+        "sort_cols": renamed(table.sort_cols),
+    }

@@ -4,38 +4,28 @@ A crash leaves, by the step it comes after: a claim that runs out (`after_claim`
 (`after_put`), a transaction that never was (`before_commit`), or nothing to do (`after_commit`).
 """
 
-import io
-import tempfile
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-import pyarrow as pa
 import structlog
 from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection, transaction
 
 from catalog.models import Snapshot, TableDef
-from catalog.publish import NewFile, lock_head, publish_snapshot
-from catalog.schema import arrow_schema
+from catalog.publish import lock_head, publish_snapshot
 from catalog.snapshots import SnapshotInfo
-from catalog.tables import TableInfo, live_tables
+from catalog.tables import live_tables
 from duckmesh.kernel import metrics
-from duckmesh.kernel.clock import now
 from duckmesh.kernel.errors import Denied, OutcomeUnknown, Unavailable
 from duckmesh.kernel.failpoints import failpoint
 from ingest import bus
 from ingest.backlog import FlushPolicy, is_due
-from ingest.bus import Claim, ClaimPolicy, Envelope
-from ingest.decode.envelope import read_envelope
+from ingest.bus import Claim, ClaimPolicy
 from ingest.errors import LeaseLost
 from ingest.reasons import reason_of
-from storage.columns import FIELD_ID_KEY, TOKEN_COLUMN
-from storage.keys import data_file_key
-from storage.parquet import CONTENT_HASH_ALGORITHM, write_parquet
+from ingest.writing import WritePolicy, write_files
 from storage.store import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -52,11 +42,11 @@ _NOT_THE_ENVELOPES = (Unavailable, OutcomeUnknown, Denied, OSError, *_THE_DATABA
 
 @dataclass(frozen=True, kw_only=True)
 class MaterializePolicy:
-    """When to publish, how much a claim takes, and where files are written before they are put."""
+    """When to publish, how much a claim takes, and how its rows become files."""
 
     flush: FlushPolicy
     claim: ClaimPolicy
-    scratch: Path
+    write: WritePolicy
 
 
 def materialize_tenant(
@@ -152,7 +142,7 @@ def _give_back(claim: Claim) -> None:
 def _publish(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> SnapshotInfo:
     tables = {table.table_id: table for table in live_tables(tenant_id=claim.tenant_id).tables.values()}
     with _kept(claim, policy=policy.claim):
-        files = list(_write_files(claim, tables=tables, store=store, policy=policy))
+        files = write_files(claim, tables=tables, store=store, policy=policy.write)
     failpoint("materialize.after_put")
     with transaction.atomic():
         bus.hold(claim)
@@ -206,78 +196,3 @@ def _still_live(claim: Claim) -> set[int]:
     ids = {envelope.table_id for envelope in claim.envelopes}
     live = TableDef.objects.filter(tenant_id=claim.tenant_id, table_id__in=ids, dropped_in=None)
     return set(live.values_list("table_id", flat=True))
-
-
-def _write_files(
-    claim: Claim, *, tables: Mapping[int, TableInfo], store: ObjectStore, policy: MaterializePolicy
-) -> Iterator[NewFile]:
-    by_table: dict[int, list[Envelope]] = defaultdict(list)
-    for envelope in claim.envelopes:
-        by_table[envelope.table_id].append(envelope)
-    policy.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=policy.scratch, prefix="claim-") as directory:
-        for seq, (table_id, envelopes) in enumerate(by_table.items()):
-            if table_id not in tables:
-                continue
-            yield _write_file(
-                claim, seq=seq, table=tables[table_id], envelopes=envelopes, store=store, directory=Path(directory)
-            )
-
-
-def _write_file(
-    claim: Claim, *, seq: int, table: TableInfo, envelopes: Sequence[Envelope], store: ObjectStore, directory: Path
-) -> NewFile:
-    path = directory / f"{seq}.parquet"
-    written = write_parquet(_rows(table, envelopes), path, sort_by=table.sort_cols)
-    key = data_file_key(
-        tenant_id=claim.tenant_id, table_name=table.name, at=now(), snapshot_or_epoch=claim.epoch, seq=seq
-    )
-    store.put_file(key, path)
-    times = (
-        [e.min_event_time for e in envelopes if e.min_event_time],
-        [e.max_event_time for e in envelopes if e.max_event_time],
-    )
-    return NewFile(
-        table_id=table.table_id,
-        path=key,
-        row_count=written.row_count,
-        size_bytes=written.size_bytes,
-        sha256=written.sha256,
-        content_algorithm=CONTENT_HASH_ALGORITHM,
-        content_hash=written.content_hash,
-        schema_version=table.schema.version,
-        column_stats={
-            str(column.field_id): {"min": column.min, "max": column.max, "null_count": column.null_count}
-            for column in written.columns
-        },
-        min_token=envelopes[0].first_token,
-        max_token=envelopes[-1].last_token,
-        min_event_time=min(times[0], default=None),
-        max_event_time=max(times[1], default=None),
-    )
-
-
-def _rows(table: TableInfo, envelopes: Sequence[Envelope]) -> pa.Table:
-    """The kept rows of the envelopes in token order, in the table's present schema, with each row's token."""
-    target = arrow_schema(table.schema, keyed=bool(table.primary_key_cols))
-    rows = pa.concat_tables(_conform(envelope, target) for envelope in envelopes)
-    tokens = pa.chunked_array([pa.arange(e.first_token, e.last_token + 1) for e in envelopes], type=pa.int64())
-    return rows.append_column(TOKEN_COLUMN, tokens)
-
-
-def _conform(envelope: Envelope, target: pa.Schema) -> pa.Table:
-    """The envelope's kept rows, its columns found by field id: one dropped since is left out, one widened is cast."""
-    batches = [*read_envelope(io.BytesIO(envelope.payload))]
-    batch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
-    if batch.num_rows != envelope.record_count + len(envelope.excluded):
-        raise ValueError(f"the envelope holds {batch.num_rows} rows and should hold {envelope.record_count}")
-    if envelope.excluded:
-        excluded = set(envelope.excluded)
-        batch = batch.filter(pa.array([ordinal not in excluded for ordinal in range(batch.num_rows)]))
-    held = {field.metadata[FIELD_ID_KEY]: index for index, field in enumerate(batch.schema)}
-    columns = []
-    for field in target:
-        index = held.get(field.metadata[FIELD_ID_KEY])
-        column = pa.nulls(batch.num_rows, field.type) if index is None else batch.column(index)
-        columns.append(column if column.type == field.type else column.cast(field.type))
-    return pa.Table.from_arrays(columns, schema=target)

@@ -14,6 +14,7 @@ from ingest import bus
 from ingest.backlog import FlushPolicy, due_tenants
 from ingest.bus import ClaimPolicy
 from ingest.materializer import MaterializePolicy, materialize_tenant
+from ingest.writing import WritePolicy
 from storage.factory import StoreSettings, open_store
 from storage.store import ObjectStore
 
@@ -41,7 +42,11 @@ def materialize_policy(config: Config) -> MaterializePolicy:
             attempt_limit=config.attempt_limit,
             retry_pause=config.retry_pause,
         ),
-        scratch=config.home / "scratch",
+        write=WritePolicy(
+            scratch=config.home / "scratch",
+            slice_bytes=config.slice_bytes,
+            max_partitions=config.max_partitions_per_claim,
+        ),
     )
 
 

@@ -23,6 +23,7 @@ from ingest.decode.json_body import decode_json
 from ingest.decode.spool import SpoolPolicy
 from ingest.materializer import MaterializePolicy, materialize_tenant
 from ingest.publishing import Publication, TenantLimits
+from ingest.writing import WritePolicy
 from storage.local import LocalStore
 from storage.store import ObjectStore
 
@@ -106,6 +107,8 @@ class Lake:
 
     root: Path
     claim: ClaimPolicy = CLAIM
+    slice_bytes: int = 2**26
+    max_partitions: int = 64
     store: ObjectStore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,7 +116,10 @@ class Lake:
 
     @property
     def policy(self) -> MaterializePolicy:
-        return MaterializePolicy(flush=AT_ONCE, claim=self.claim, scratch=self.root / "scratch")
+        write = WritePolicy(
+            scratch=self.root / "scratch", slice_bytes=self.slice_bytes, max_partitions=self.max_partitions
+        )
+        return MaterializePolicy(flush=AT_ONCE, claim=self.claim, write=write)
 
     def materialize(
         self, tenant_id: str, *, store: ObjectStore | None = None, seconds: float = 20, **claim: int | timedelta

@@ -114,6 +114,12 @@ class Config(BaseModel):
         timedelta(days=7), description="How long a record's or a request's key is remembered."
     )
     max_body_bytes: Size = Field(64 * 2**20, description="Largest request body, after decompression; beyond it 413.")
+    max_json_body_bytes: Size = Field(
+        64 * 2**20, description="Largest JSON request, which is held in memory whole; beyond it 413."
+    )
+    max_line_bytes: Size = Field(
+        16 * 2**20, description="Longest line of NDJSON and longest record of CSV; beyond it 400."
+    )
     max_records_per_request: Count = Field(100_000, description="Most records in one JSON request.")
     max_keyed_records_per_request: Count = Field(
         250_000,
@@ -176,6 +182,15 @@ class Config(BaseModel):
     )
     claim_max_bytes: Size = Field(128 * 2**20, description="Most pending bytes that one claim takes.")
     claim_max_envelopes: Count = Field(5_000, description="Most envelopes (requests) that one claim takes.")
+    slice_bytes: Size = Field(
+        64 * 2**20,
+        description="Arrow bytes that the materialiser holds of a claim's table; more become several data files.",
+    )
+    max_partitions_per_claim: Count = Field(
+        64,
+        description="Most partitions of a table that get a data file of their own out of one claim; the rows of the"
+        " smallest share one.",
+    )
     lease: Duration = Field(
         timedelta(seconds=60), description="How long a claim is held before another worker may take it over."
     )

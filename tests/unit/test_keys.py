@@ -1,5 +1,6 @@
 """Keys of objects: one spelling each, and none that leads elsewhere."""
 
+import itertools
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duckmesh.kernel.errors import JSON
 from storage.errors import InvalidKey
 from storage.keys import LONGEST_KEY, LONGEST_SEGMENT, data_file_key, normalise
 
@@ -26,6 +28,57 @@ def test_no_data_file_key_is_given_out_twice() -> None:
         for _ in range(1000)
     }
     assert len(keys) == 1000
+
+
+def directory(partition: dict[str, JSON]) -> str:
+    key = data_file_key(tenant_id="t", table_name="n", at=AT, snapshot_or_epoch=1, seq=1, partition=partition)
+    assert normalise(key) == key
+    assert key.startswith("t/n/")
+    return key.removeprefix("t/n/").rpartition("/")[0]
+
+
+@pytest.mark.parametrize(
+    ("partition", "expected"),
+    [
+        ({"time_hour_day": "2013-01-01"}, "time_hour_day=2013-01-01"),
+        ({"at_hour": "2013-01-01-05", "id_bucket_16": 7}, "at_hour=2013-01-01-05/id_bucket_16=7"),
+        ({"a": None, "b": ""}, "a=__HIVE_DEFAULT_PARTITION__/b="),
+        ({"a": "__HIVE_DEFAULT_PARTITION__"}, "a=%5F_HIVE_DEFAULT_PARTITION__"),
+        ({"a": True, "b": -1.5}, "a=true/b=-1.5"),
+        ({"a": ".."}, "a=.."),
+        ({"a": "x/y*?[\\=%~é\0"}, "a=x%2Fy%2A%3F%5B%5C%3D%25%7E%C3%A9%00"),
+        ({"a": {"digest": "00ff"}}, "a=00ff"),
+        ({"a": "x" * 500}, "a=" + "x" * 118),
+        ({"a": "x" * 116 + "é"}, "a=" + "x" * 116),
+        ({"a": "x" * 117 + "é"}, "a=" + "x" * 117),
+        ({"a": "x" * 115 + "é"}, "a=" + "x" * 115 + "%C3"),
+        ({"a": "x" * 118 + "é"}, "a=" + "x" * 118),
+    ],
+)
+def test_a_partition_is_told_by_the_directories(partition: dict[str, JSON], expected: str) -> None:
+    assert directory(partition) == expected
+
+
+_VALUES = st.one_of(
+    st.none(), st.text(), st.text(min_size=200, max_size=300), st.sampled_from(["..", "__HIVE_DEFAULT_PARTITION__"])
+)
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,75}", fullmatch=True), _VALUES, min_size=1, max_size=12))
+def test_every_partition_gives_a_key_that_the_catalog_holds(partition: dict[str, JSON]) -> None:
+    key = data_file_key(
+        tenant_id="t" * 63, table_name="n" * 63, at=AT, snapshot_or_epoch=2**40, seq=10**6, partition=partition
+    )
+    assert normalise(key) == key
+    assert len(key) <= 500
+    assert key.isascii()
+
+
+@given(st.lists(_VALUES, max_size=8))
+def test_values_share_a_directory_only_where_they_are_cut(values: list[str | None]) -> None:
+    for one, other in itertools.combinations(set(values), 2):
+        shared = directory({"a": one})
+        assert shared != directory({"a": other}) or len(shared) >= 118
 
 
 @pytest.mark.parametrize("tenant_id", ["..", "", "/", "a*"])

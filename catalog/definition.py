@@ -42,13 +42,16 @@ def parse_definition(json: Mapping[str, Any]) -> TableDefinition:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         problems.append("table_name must be 1 to 63 letters, digits and '_', not beginning with a digit")
         name = ""
-    if "schema_json" not in json:
-        problems.append("schema_json is needed: a table that grows its columns from its data cannot be made yet")
-        columns: tuple[ParsedColumn, ...] = ()
-    else:
-        columns = parse_schema(json["schema_json"])
-    if not columns and not problems:
-        problems.append("schema_json names no column")
+    grows = "schema_json" not in json
+    columns: tuple[ParsedColumn, ...] = () if grows else parse_schema(json["schema_json"])
+    if grows:
+        problems += [
+            f"{member} needs schema_json: without it the table grows its columns from its data, and has none yet"
+            for member in ("primary_key_cols", "partition_spec", "sort_cols")
+            if json.pop(member, None)
+        ]
+    elif not columns and not problems:
+        problems.append("schema_json names no column; without schema_json the table grows its columns from its data")
     spelled = {column.name.lower(): column for column in columns}
     key = _column_list(json, "primary_key_cols", spelled, problems)
     sort = _column_list(json, "sort_cols", spelled, problems)
@@ -70,6 +73,7 @@ def parse_definition(json: Mapping[str, Any]) -> TableDefinition:
         partition_spec=partition,
         sort_cols=sort,
         compatibility_mode=mode,
+        grows=grows,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from catalog.schema import Column
+from catalog.schema import MAX_COLUMNS, Column
 from ingest.decode.spool import Spool, SpoolPolicy
 
 OP_UPSERT = 0
@@ -24,6 +24,7 @@ class DecodeLimits:
     max_visibility_timeout: timedelta
     spool: SpoolPolicy
     max_keyed_records: int = 250_000
+    max_columns: int = MAX_COLUMNS
     max_line_bytes: int = 16 * 2**20
     default_visibility_timeout: timedelta = timedelta(seconds=5)
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from catalog.schema import Column
 from duckmesh.kernel.errors import Invalid
 from ingest.decode.batch import OP_DELETE, OP_UPSERT
+from ingest.decode.growth import why_unknown
 from ingest.decode.keys import check_key, event_micros, key_text
 from ingest.decode.options import OPS, BoundOptions
 from ingest.decode.plan import LONGEST_KEY, PlannedColumn, TablePlan
@@ -142,7 +143,7 @@ class RowReader:
 
     def _values_of(self, payload: dict[str, object], op: int, problems: "Problems") -> dict[str, Converted]:
         if not self._plan.columns:
-            problems.add(None, "the table has no columns yet")
+            problems.add(None, "the table has no columns yet, and no field of the request is one")
         if isinstance(payload, Repeated):
             for name in sorted(payload.repeated):
                 problems.add(name, "is a repeated JSON key")
@@ -151,7 +152,7 @@ class RowReader:
         for name, value in payload.items():
             column = self._plan.by_folded_name.get(name.lower())
             if column is None:
-                problems.add(name, "unknown field")
+                self._refuse_unknown(name, value, problems)
             elif column.name in given:
                 problems.add(name, f"gives the column {column.name} a second time (names compare without case)")
             else:
@@ -161,6 +162,12 @@ class RowReader:
             if column.name not in given and self._demanded(column, op):
                 problems.add(column.name, "is missing and may not be null")
         return converted
+
+    def _refuse_unknown(self, name: str, value: object, problems: "Problems") -> None:
+        if not self._plan.grows:
+            problems.add(name, "unknown field")
+        elif (reason := why_unknown(name, value)) is not None:
+            problems.add(name, reason)
 
     def _convert(
         self,

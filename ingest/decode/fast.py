@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from msgspec import UNSET
 
 from ingest.decode.batch import OP_DELETE, OP_UPSERT
+from ingest.decode.number_text import all_exact_in_float64, keeps_digits
 from ingest.decode.numbers import FLOAT32_EXACT, FLOAT64_EXACT
 from ingest.decode.plan import PlannedColumn, TablePlan
 from ingest.decode.refusals import Doubt, ValueRefused
@@ -24,6 +25,10 @@ from ingest.decode.values import check_json
 _WHITE_SPACE = b" \t\r\n"
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(:?)', re.DOTALL)
 _TINY = re.compile(rb"[:,\[\s]-?[0-9.]+[eE]-[0-9]{3}")
+# 16 digits or more, some of which may be zeros in front; with a point or an exponent.
+_LONG = re.compile(
+    rb"(?<=[:,\[\s])-?(?=[0-9.]{16})(?:[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+)(?=[\s,\]}])"
+)
 _SMALLEST_RECORD = len('{"payload":{}}')
 _FEW = 40
 _MIDDLING = 2.0**-100
@@ -49,8 +54,7 @@ def decode_fast(body: bytes, plan: TablePlan, *, max_records: int, hash_all: boo
     members = 1 + _present(document.wait_for_visibility, document.visibility_timeout_ms) + len(payloads)
     members += _present(*keys) + _present(*ops) + _present(*event_times)
     _prove_no_repeated_key(body, parsed=members + columns.keys_parsed)
-    if columns.zero_seen and may_hold_tiny_numbers(body):
-        raise Doubt
+    columns.prove_digits(body)
     times = _without_unset(event_times)
     return Rows(
         arrays=[arrays[column.name] for column in plan.columns],
@@ -77,8 +81,7 @@ def decode_payloads(text: bytes, plan: TablePlan, *, count: int, op: int, hash_a
     columns = Columns(plan, payloads, deletes=[True] * count if op == OP_DELETE else None)
     arrays = columns.build(_by_column(payloads), clean=hash_all)
     _prove_no_repeated_key(text, parsed=columns.keys_parsed)
-    if columns.zero_seen and may_hold_tiny_numbers(text):
-        raise Doubt
+    columns.prove_digits(text)
     return Rows(
         arrays=[arrays[column.name] for column in plan.columns],
         ops=[op] * count,
@@ -99,6 +102,7 @@ class Columns:
         self._deletes = deletes
         self.keys_parsed = len(payloads) * len(plan.columns)
         self.zero_seen = False
+        self.growing_floats_seen = False
 
     def build(self, values_by_column: Iterable[Sequence[Any]], *, clean: bool) -> dict[str, pa.Array]:
         """The arrays by name, of the payloads' values in the order of `sorted_columns`.
@@ -109,6 +113,13 @@ class Columns:
             column.name: self._array(column, values, clean=clean)
             for column, values in zip(self._plan.sorted_columns, values_by_column, strict=True)
         }
+
+    def prove_digits(self, text: bytes) -> None:
+        """Doubt unless each number of the text is the one that was parsed."""
+        if self.zero_seen and may_hold_tiny_numbers(text):
+            raise Doubt
+        if self.growing_floats_seen and may_hold_long_numbers(text):
+            raise Doubt
 
     def _array(self, column: PlannedColumn, values: Sequence[Any], *, clean: bool) -> pa.Array:
         unset = 0
@@ -143,6 +154,29 @@ class Columns:
     def _convert(self, column: PlannedColumn, values: Sequence[Any], *, clean: bool) -> pa.Array:
         if column.by_value:
             return self._one_by_one(column, values, clean=clean)
+        array = self._typed(column, values)
+        if self._plan.grows:
+            self._prove_wide_enough(column, array)
+            if clean and column.type.kind == "float64":
+                self._spell_whole_floats_as_integers(column, values)
+        return array
+
+    def _prove_wide_enough(self, column: PlannedColumn, array: pa.Array) -> None:
+        """Doubt if a value of a growing table may need a wider column than it has."""
+        match column.type.kind:
+            case "int64" if not column.holds and not all_exact_in_float64(array):
+                raise Doubt
+            case "float32" if array.null_count < len(array):
+                raise Doubt
+            case "float64":
+                self.growing_floats_seen = True
+
+    def _spell_whole_floats_as_integers(self, column: PlannedColumn, values: Sequence[Any]) -> None:
+        for position, value in enumerate(values):
+            if type(value) is float and value.is_integer():
+                setattr(self._payloads[position], column.attribute, int(value))
+
+    def _typed(self, column: PlannedColumn, values: Sequence[Any]) -> pa.Array:
         match column.leaf:
             case "float32" | "float64":
                 return self._floats(column, values)
@@ -219,6 +253,14 @@ def may_hold_tiny_numbers(body: bytes) -> bool:
     if b"0" * 200 in body:
         return True
     return (b"e-" in body or b"E-" in body) and _TINY.search(body) is not None
+
+
+def may_hold_long_numbers(body: bytes) -> bool:
+    """Whether a number that is no integer may have been written with more digits than a float64 keeps."""
+    try:
+        return not all(keeps_digits(text.decode()) for text in _LONG.findall(body))
+    except ValueError:  # it was no number, but within a string
+        return True
 
 
 def _present(*values: object) -> int:

@@ -1,5 +1,8 @@
 """JSON bodies: `{"records": […]}` to a `DecodedBatch`, or one error that names all that is wrong."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 import pyarrow as pa
 
 from catalog.schema import TableShape
@@ -8,22 +11,35 @@ from ingest.decode.batch import DecodedBatch, DecodeLimits
 from ingest.decode.collect import Collector
 from ingest.decode.exact import decode_exact
 from ingest.decode.fast import decode_fast
-from ingest.decode.plan import TablePlan, plan_for
-from ingest.decode.refusals import Doubt
+from ingest.decode.growth import decode_growing
+from ingest.decode.plan import TablePlan, plan_of
+from ingest.decode.reading import Document
 from ingest.decode.rows import Rows
 
 
 def decode_json(body: bytes, *, shape: TableShape, limits: DecodeLimits, request_key: str | None) -> DecodedBatch:
     """The request as one typed batch: all of its records, or an error and none of them."""
     collector = Collector(limits=limits, request_key=request_key)
-    plan = plan_for(shape.schema, shape.primary_key)
     try:
-        rows = decode_fast(body, plan, max_records=limits.max_records, hash_all=request_key is not None)
-    except Doubt:
-        rows = decode_exact(body, plan, max_records=limits.max_records)
-    add_rows(collector, rows, plan)
+        return _decode(body, shape=shape, limits=limits, collector=collector, hash_all=request_key is not None)
+    except BaseException:
+        collector.close()
+        raise
+
+
+def _decode(
+    body: bytes, *, shape: TableShape, limits: DecodeLimits, collector: Collector, hash_all: bool
+) -> DecodedBatch:
+    rows, needed = decode_growing(
+        shape,
+        max_columns=limits.max_columns,
+        fast=lambda plan: decode_fast(body, plan, max_records=limits.max_records, hash_all=hash_all),
+        exact=lambda plan: decode_exact(body, plan, max_records=limits.max_records),
+        payloads=lambda: _payloads(body, max_records=limits.max_records),
+    )
+    add_rows(collector, rows, plan_of(needed))
     request_hash = None
-    if request_key is not None:
+    if hash_all:
         request_hash = hashing.request_hash(
             payloads=rows.payloads, ops=rows.ops, keys=rows.keys, event_times=rows.event_times
         )
@@ -31,7 +47,15 @@ def decode_json(body: bytes, *, shape: TableShape, limits: DecodeLimits, request
         request_hash=request_hash,
         wait_for_visibility=rows.wait_for_visibility,
         visibility_timeout_ms=rows.visibility_timeout_ms,
+        growth=None if needed is shape else needed.schema.columns,
     )
+
+
+def _payloads(body: bytes, *, max_records: int) -> Iterator[object]:
+    """The payloads of as many records as are decoded; what is wrong with the others is no payload's."""
+    for record in islice(Document(body).records(), max_records):
+        if isinstance(record, dict):
+            yield record.get("payload")
 
 
 def add_rows(collector: Collector, rows: Rows, plan: TablePlan) -> None:

@@ -40,7 +40,7 @@ def parse_decimal(text: str) -> Decimal:
     return Decimal(text)
 
 
-def _digits_and_exponent(value: Decimal) -> tuple[str, int]:
+def digits_and_exponent(value: Decimal) -> tuple[str, int]:
     """The significant digits and the power of ten they are multiplied with."""
     _, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int)
@@ -58,7 +58,7 @@ def canonical_number(number: Number) -> Number:
     shortest = msgspec.json.encode(value)
     if math.isfinite(value) and Decimal(shortest.decode()) == exact:
         return msgspec.Raw(shortest)
-    digits, exponent = _digits_and_exponent(exact)
+    digits, exponent = digits_and_exponent(exact)
     return msgspec.Raw(f"{'-' if exact.is_signed() else ''}{digits}e{exponent}")
 
 
@@ -71,7 +71,7 @@ def to_int(number: Number, *, bits: int) -> int:
 
 
 def _whole(value: Decimal, *, bits: int) -> int:
-    digits, exponent = _digits_and_exponent(value)
+    digits, exponent = digits_and_exponent(value)
     if exponent < 0:
         raise ValueRefused(f"is not a whole number and would lose precision in int{bits}")
     if len(digits) + exponent > 20:  # before int(), which would write out every digit of 1e999999999
@@ -116,7 +116,7 @@ def _to_float(number: Number, *, type_: str) -> float:
 
 def _keep_digits(number: Number, value: float, *, type_: str) -> None:
     exact = Decimal(number) if isinstance(number, int) else parse_decimal(literal_text(number))
-    digits = len(_digits_and_exponent(exact)[0])
+    digits = len(digits_and_exponent(exact)[0])
     if digits > _MOST_FLOAT_DIGITS or Decimal(f"{value:.{digits - 1}e}") != exact:
         raise ValueRefused(f"would lose precision: {type_} cannot hold all its digits")
 

@@ -9,7 +9,8 @@ import msgspec
 import pyarrow as pa
 from msgspec import UNSET, Meta, UnsetType
 
-from catalog.schema import Column, LogicalType, TableSchema, arrow_schema, arrow_type, parse_type
+from catalog.schema import Column, LogicalType, TableSchema, TableShape, arrow_schema, arrow_type, parse_type
+from ingest.decode.growing_values import growing_converter
 from ingest.decode.values import Converter, converter
 
 LONGEST_KEY = 512
@@ -33,7 +34,7 @@ class PlannedColumn:
     """A column with what its values need.
 
     `leaf` is the kind of the innermost values: what a list is a list of. `by_value`: Arrow cannot convert a whole
-    column of them exactly, so each is converted on its own.
+    column of them exactly, so each is converted on its own. `holds` is a growing table's column's.
     """
 
     name: str
@@ -46,6 +47,7 @@ class PlannedColumn:
 
     leaf: str
     by_value: bool
+    holds: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,7 @@ class TablePlan:
     """
 
     keyed: bool
+    grows: bool
     columns: tuple[PlannedColumn, ...]
     sorted_columns: tuple[PlannedColumn, ...]
     by_folded_name: dict[str, PlannedColumn]
@@ -67,11 +70,16 @@ class TablePlan:
     encode: Callable[[object], bytes]
 
 
+def plan_of(shape: TableShape) -> TablePlan:
+    """The plan of a table of this shape."""
+    return plan_for(shape.schema, shape.primary_key, shape.grows)
+
+
 @lru_cache(maxsize=256)
-def plan_for(schema: TableSchema, primary_key: tuple[str, ...]) -> TablePlan:
+def plan_for(schema: TableSchema, primary_key: tuple[str, ...], grows: bool = False) -> TablePlan:
     """The plan of a table with these columns and this primary key, which is empty for a table without one."""
     key = {name.lower() for name in primary_key}
-    columns = tuple(_planned(column, position, key) for position, column in enumerate(schema.columns))
+    columns = tuple(_planned(column, position, key, grows) for position, column in enumerate(schema.columns))
     by_name = tuple(sorted(columns, key=lambda column: column.name))
     keyed = bool(primary_key)
     # Objects inside JSON values are sorted too; the struct's own fields already are.
@@ -80,6 +88,7 @@ def plan_for(schema: TableSchema, primary_key: tuple[str, ...]) -> TablePlan:
     payloads = list[payload]  # type: ignore[valid-type]  # a type that exists at run time only
     return TablePlan(
         keyed=keyed,
+        grows=grows,
         columns=columns,
         sorted_columns=by_name,
         by_folded_name={column.name.lower(): column for column in columns},
@@ -91,7 +100,7 @@ def plan_for(schema: TableSchema, primary_key: tuple[str, ...]) -> TablePlan:
     )
 
 
-def _planned(column: Column, position: int, key: set[str]) -> PlannedColumn:
+def _planned(column: Column, position: int, key: set[str], grows: bool) -> PlannedColumn:
     type_ = parse_type(column.type)
     leaf = type_
     while leaf.item is not None:
@@ -102,11 +111,12 @@ def _planned(column: Column, position: int, key: set[str]) -> PlannedColumn:
         attribute=f"c{position}",
         type=type_,
         arrow=arrow_type(column.type),
-        convert=converter(type_),
+        convert=growing_converter(type_, column.holds) if grows else converter(type_),
         nullable=column.nullable and not in_key,
         in_key=in_key,
         leaf=leaf.kind,
-        by_value=leaf.kind in _BY_VALUE or (type_ is not leaf and leaf.kind in _TEXTS),
+        by_value=leaf.kind in _BY_VALUE or column.holds == "number" or (type_ is not leaf and leaf.kind in _TEXTS),
+        holds=column.holds,
     )
 
 
@@ -144,7 +154,7 @@ def _document(payload: Any, *, keyed: bool) -> Any:
 
 def _field(column: PlannedColumn, *, keyed: bool) -> Any:
     # Deletes on a keyed table leave out what is not in the key, so there only the key can be demanded here.
-    annotation = value_annotation(column.type)
+    annotation = Any if column.holds == "number" else value_annotation(column.type)
     if column.in_key or not (column.nullable or keyed):
         return (column.attribute, annotation)
     return (column.attribute, annotation if annotation is Any else annotation | None | UnsetType, UNSET)

@@ -3,12 +3,15 @@
 from django.contrib import admin
 from django.urls import path
 
-from api.views import docs, ingest, limits, ops, query, tables
+from api.views import docs, failed, ingest, limits, ops, query, tables
 
 urlpatterns = [
     path("v1/tables", tables.Tables.as_view(), name="tables"),
     path("v1/tables/<str:table>", tables.Table.as_view(), name="table"),
     path("v1/ingest/<str:table>", ingest.Ingest.as_view(), name="ingest"),
+    path("v1/failed-events", failed.FailedEvents.as_view(), name="failed-events"),
+    path("v1/failed-events/<str:id>", failed.OneFailedEvent.as_view(), name="failed-event"),
+    path("v1/failed-events/<str:id>/replay", failed.ReplayedEvent.as_view(), name="replay-failed-event"),
     path("v1/query", query.Query.as_view(), name="query"),
     path("v1/limits", limits.TenantLimits.as_view(), name="limits"),
     path("v1/lag", ops.Lag.as_view(), name="lag"),

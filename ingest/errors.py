@@ -1,6 +1,6 @@
 """What ingest can refuse or lose, by name."""
 
-from duckmesh.kernel.errors import Conflict, Invalid, LimitExceeded
+from duckmesh.kernel.errors import Conflict, Invalid, LimitExceeded, NotFound
 
 
 class InvalidRecord(Invalid):
@@ -44,3 +44,15 @@ class LeaseLost(Conflict):
     """Another worker has taken this batch over; drop the work, it is not yours."""
 
     code = "LEASE_LOST"
+
+
+class FailedEventNotFound(NotFound):
+    """No write of the tenant with this id has ever failed, or it is forgotten."""
+
+    code = "FAILED_EVENT_NOT_FOUND"
+
+
+class EventNotFailed(Conflict):
+    """The write is not failed, or not any more: `context.state` says what it is."""
+
+    code = "EVENT_NOT_FAILED"

@@ -15,6 +15,7 @@ from catalog.manifests import files_at
 from catalog.snapshots import resolve
 from catalog.tables import TableInfo, live_tables, tables_at
 from duckmesh.kernel.errors import JSON
+from ingest import bus
 from ingest.accept import Accepted, AcceptPolicy, Staging, accept
 from ingest.backlog import FlushPolicy
 from ingest.bus import ClaimPolicy
@@ -99,6 +100,14 @@ def publication(tenant_id: str, records: Sequence[Record], *, table: str = "even
 def write_ids(tenant_id: str, *identities: str, table: str = "events") -> Accepted:
     """One record for each identity, in one request."""
     return write(tenant_id, [record(identity) for identity in identities], table=table)
+
+
+def fail_oldest(tenant_id: str) -> int:
+    """The tenant's oldest pending envelope has failed for the last time; its id."""
+    claim = bus.claim(tenant_id=tenant_id, consumer_id="test", policy=replace(CLAIM, max_envelopes=1))
+    assert claim is not None
+    bus.nack(claim, error="Broken", reason="a test", policy=replace(CLAIM, max_attempts=1))
+    return claim.envelopes[0].event_id
 
 
 @dataclass(frozen=True)

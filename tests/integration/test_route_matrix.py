@@ -15,6 +15,7 @@ from catalog.tables import create_table
 from duckmesh.urls import urlpatterns
 from tests.factories import make_tenant
 from tests.http import ALL_ROLES, bearer, make_key, problem_of
+from tests.lake import fail_oldest, write
 from tests.serving import serving
 
 MATRIX: list[dict[str, Any]] = json.loads(
@@ -27,6 +28,11 @@ CALLERS = ("no_key", *ALL_ROLES, "other_tenant")
 def _serving() -> Iterator[None]:
     with serving():
         yield
+
+
+def _failed_write(tenant_id: str, table: str) -> int:
+    write(tenant_id, [{"payload": {"a": 1}}], table=table)
+    return fail_oldest(tenant_id)
 
 
 def declared_routes() -> set[str]:
@@ -69,12 +75,12 @@ def test_the_matrix_holds(row: dict[str, Any]) -> None:
         tenant_id = other if caller == "other_tenant" else owner
         name = f"t_{caller}"
         create_table(tenant_id=owner, definition=parse_definition({**definition, "table_name": name}), actor="test")
+        failed_id = _failed_write(owner, name) if "{id}" in address else 0
         roles = ALL_ROLES if caller == "other_tenant" else (caller,)
         headers = {} if caller == "no_key" else bearer(make_key(tenant_id, *roles))
         body = json.dumps(row["body"]) if "body" in row else ""
-        response = Client().generic(
-            method, address.replace("{table}", name), body, content_type="application/json", headers=headers
-        )
+        path = address.replace("{table}", name).replace("{id}", str(failed_id))
+        response = Client().generic(method, path, body, content_type="application/json", headers=headers)
         outcomes[caller] = response.status_code
         if response.status_code == 401:
             problem_of(response, 401, "UNAUTHENTICATED")

@@ -26,6 +26,7 @@ def ingest_policy(config: Config) -> IngestPolicy:
     limits = DecodeLimits(
         max_records=config.max_records_per_request,
         max_keyed_records=config.max_keyed_records_per_request,
+        max_columns=config.max_columns,
         max_visibility_timeout=config.max_visibility_timeout,
         spool=SpoolPolicy(directory=config.home / "scratch", memory_bytes=config.spool_memory_bytes),
     )

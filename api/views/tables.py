@@ -35,6 +35,7 @@ def table_info(table: TableInfo) -> dict[str, Any]:
         "partition_spec": table.partition_spec,
         "sort_cols": table.sort_cols,
         "compatibility_mode": table.compatibility_mode,
+        "grows": table.grows,
         "created_at": clock.rfc3339(table.created_at),
     }
 

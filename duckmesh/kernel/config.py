@@ -121,6 +121,9 @@ class Config(BaseModel):
         16 * 2**20, description="Longest line of NDJSON and longest record of CSV; beyond it 400."
     )
     max_records_per_request: Count = Field(100_000, description="Most records in one JSON request.")
+    max_columns: Count = Field(
+        1_000, le=1_000, description="Most columns that the writes to a table without `schema_json` give it."
+    )
     max_keyed_records_per_request: Count = Field(
         250_000,
         description="Most records with an idempotency key of their own in one request of any format; beyond it 413.",

@@ -72,6 +72,7 @@ def test_a_table_has_every_type_and_is_described_as_it_was_made(demo: Caller) ->
         "partition_spec": {"fields": [{"column": "c2", "transform": "bucket[16]"}]},
         "sort_cols": ["c10"],
         "compatibility_mode": "full",
+        "grows": False,
     }
     for path in (f"/v1/tables/{name}", f"/v1/tables/{name.upper()}"):
         assert demo.call("GET", path).json() == table

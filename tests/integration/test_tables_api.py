@@ -51,6 +51,7 @@ def test_a_created_table_is_described_and_listed(client: Client, headers: dict[s
         "partition_spec": {},
         "sort_cols": ["time_hour"],
         "compatibility_mode": "backward",
+        "grows": False,
     }
     assert client.get("/v1/tables/FLIGHTS", headers=headers).json() == response.json()
     listing = client.get("/v1/tables", headers=headers).json()
@@ -118,6 +119,28 @@ def test_null_stands_for_an_absent_member(client: Client, headers: dict[str, str
     members = ("primary_key_cols", "sort_cols", "partition_spec", "compatibility_mode")
     table = create(client, headers, **dict.fromkeys(members)).json()
     assert [table[member] for member in members] == [[], [], {}, "backward"]
+
+
+def test_a_table_without_a_schema_has_no_columns_yet_and_grows(client: Client, headers: dict[str, str]) -> None:
+    response = create(client, headers, schema_json=None)
+    assert response.status_code == 201
+    table = client.get("/v1/tables/flights", headers=headers).json()
+    assert (table["grows"], table["schema_json"], table["schema_version"]) == (True, {"columns": []}, 1)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"primary_key_cols": ["a"]},
+        {"sort_cols": ["a"]},
+        {"partition_spec": {"fields": [{"column": "a", "transform": "day"}]}},
+    ],
+)
+def test_a_table_without_a_schema_has_no_columns_to_name(
+    client: Client, headers: dict[str, str], member: dict[str, Any]
+) -> None:
+    problem = problem_of(create(client, headers, schema_json=None, **member), 400, "INVALID_REQUEST")
+    assert f"{next(iter(member))} needs schema_json" in problem["detail"]
 
 
 def test_a_name_that_no_table_can_have_is_not_found(client: Client, headers: dict[str, str]) -> None:

@@ -267,14 +267,38 @@ class LimitsAnswer(Shape):
     usage = UsageOfTenant()
 
 
+class FailedEvent(Shape):
+    """A write that failed, without its records."""
+
+    id = serializers.IntegerField(help_text="`context.failed_event_id` of INGEST_FAILED.")
+    table_name = serializers.CharField(help_text="The table may have been dropped since.")
+    first_token = serializers.IntegerField()
+    last_token = serializers.IntegerField()
+    record_count = serializers.IntegerField()
+    attempts = serializers.IntegerField()
+    error = serializers.CharField(help_text="The kind of error of the last attempt.")
+    reason = serializers.CharField(help_text="Its text, in which `…` stands for what may be of a record.")
+    state = serializers.ChoiceField(choices=["failed", "pending", "committed", "discarded", "dropped"])
+    accepted_at = serializers.DateTimeField()
+    failed_at = serializers.DateTimeField(allow_null=True, help_text="When it was last set aside.")
+
+
+class FailedEventList(Shape):
+    """A page of the tenant's failed writes, in the order of their tokens."""
+
+    tenant_id = serializers.CharField()
+    failed_events = FailedEvent(many=True)
+    next_cursor = serializers.CharField(allow_null=True, help_text="`cursor` of the next page; null on the last.")
+
+
 class LagOfTable(Shape):
     """Records of one table that wait."""
 
     table_name = serializers.CharField()
     pending_events = serializers.IntegerField()
     failed_events = serializers.IntegerField()
-    oldest_pending_lag_ms = serializers.IntegerField()
     retrying_events = serializers.IntegerField()
+    oldest_pending_lag_ms = serializers.IntegerField()
 
 
 class LagAnswer(Shape):
@@ -285,8 +309,8 @@ class LagAnswer(Shape):
     claimed_events = serializers.IntegerField(help_text="In a live claim of a worker.")
     failed_events = serializers.IntegerField(help_text="Set aside as failed, until replayed or discarded.")
     pending_events = serializers.IntegerField(help_text="accepted_events + claimed_events.")
-    oldest_pending_lag_ms = serializers.IntegerField(help_text="Age of the oldest pending record; 0 without any.")
     retrying_events = serializers.IntegerField(help_text="Those pending that failed before and are tried again.")
+    oldest_pending_lag_ms = serializers.IntegerField(help_text="Age of the oldest pending record; 0 without any.")
     token_lag = serializers.IntegerField(help_text="latest_issued_token - latest_visibility_token.")
     latest_visibility_token = serializers.IntegerField(help_text="The watermark: everything up to it is visible.")
     latest_issued_token = serializers.IntegerField()
@@ -301,11 +325,6 @@ class Health(Shape):
     status = serializers.ChoiceField(choices=["ok"])
 
 
-class Ready(Shape):
-    """Everything the service depends on answers."""
-
-    status = serializers.ChoiceField(choices=["ready"])
-    checks = serializers.DictField(child=serializers.CharField(), help_text="Each dependency: `ok`.")
 class Writes(Shape):
     """Whether ingest takes writes, or answers 503 because the service itself is short of room."""
 
@@ -313,4 +332,9 @@ class Writes(Shape):
     short_of = serializers.ListField(child=serializers.ChoiceField(choices=[shortage.value for shortage in Shortage]))
 
 
+class Ready(Shape):
+    """Everything the service depends on answers."""
+
+    status = serializers.ChoiceField(choices=["ready"])
+    checks = serializers.DictField(child=serializers.CharField(), help_text="Each dependency: `ok`.")
     writes = Writes()

@@ -12,7 +12,9 @@ from duckmesh.kernel import metrics
 from duckmesh.kernel.errors import DuckMeshError, Unavailable
 from ingest.accept import Accepted, AcceptPolicy, accept
 from ingest.decode.batch import DecodedBatch, DecodeLimits
-from ingest.decode.json_body import decode_json
+from ingest.decode.bodies import decode_body
+from ingest.decode.options import BodyOptions
+from ingest.decode.spool import Spool
 from query.errors import ConsistencyTimeout
 
 
@@ -39,31 +41,40 @@ class Ingested:
         return "partial_duplicate" if self.accepted.duplicate_count else "accepted"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReceivedBody:
+    """A body as it came, and what its request says beside it. Whoever received it closes it."""
+
+    spool: Spool
+    media_type: str
+    options: BodyOptions
+    request_key: str | None
+
+
 @dataclass
-class _JsonDecoder:
+class _BodyDecoder:
     """Decodes the body for the table it is sent to, again if the table changes, and keeps what was decoded last."""
 
-    body: bytes
-    request_key: str | None
+    body: ReceivedBody
     limits: DecodeLimits
     seen: list[tuple[int, DecodedBatch]] = field(default_factory=list)
 
     def __call__(self, table: TableInfo) -> DecodedBatch:
-        batch = decode_json(
-            self.body,
+        batch = decode_body(
+            self.body.spool,
+            media_type=self.body.media_type,
             shape=table.shape,
+            options=self.body.options,
             limits=self.limits,
-            request_key=self.request_key,
+            request_key=self.body.request_key,
         )
         self.seen[:] = [(table.table_id, batch)]
         return batch
 
 
-def accept_json(
-    *, tenant_id: str, table: str, body: bytes, request_key: str | None, policy: IngestPolicy, actor: str
-) -> "Durable":
-    """The records of the JSON body are durable, or none of them is."""
-    decode = _JsonDecoder(body=body, request_key=request_key, limits=policy.limits)
+def accept_body(*, tenant_id: str, table: str, body: ReceivedBody, policy: IngestPolicy, actor: str) -> "Durable":
+    """The records of the body are durable, or none of them is."""
+    decode = _BodyDecoder(body=body, limits=policy.limits)
     accepted = accept(tenant_id=tenant_id, table=table, decode=decode, policy=policy.accept, actor=actor)
     table_id, batch = decode.seen[0]
     metrics.ingest_records.inc(0 if accepted.replayed else accepted.accepted_count)

@@ -7,13 +7,15 @@ surrogates, bytes that are not UTF-8, and nesting that only a parser's stack wou
 import json
 import math
 import re
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from django.http import HttpRequest
 from rest_framework.parsers import BaseParser
 
+from api.encodings import ENCODINGS, Source
 from api.errors import UnsupportedMediaType
 from duckmesh.kernel.errors import JSON, Invalid
+from ingest.decode.spool import Spool, SpoolPolicy
 from ingest.errors import PayloadTooLarge
 
 CONTROL_BODY_BYTES = 2**20
@@ -43,14 +45,19 @@ def require_media_type(request: HttpRequest, *accepted: str) -> str:
     charset = (request.content_params or {}).get("charset", "utf-8").lower()
     if charset not in {"utf-8", "utf8", "us-ascii"}:
         raise UnsupportedMediaType("The body must be UTF-8.", charset=charset[:100])
-    encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
-    if encoding != "identity":
-        raise UnsupportedMediaType("The body's Content-Encoding is not supported.", content_encoding=encoding[:100])
     return given
 
 
-class _Source(Protocol):
-    def read(self, size: int, /) -> bytes: ...
+def require_encoding(request: HttpRequest, *accepted: str) -> str:
+    """The body's content encoding, which is one of `accepted`; else `UnsupportedMediaType`."""
+    encoding = str(request.META.get("HTTP_CONTENT_ENCODING", "")).strip().lower() or "identity"
+    if encoding not in accepted:
+        raise UnsupportedMediaType(
+            f"The body's Content-Encoding must be {' or '.join(accepted)}.",
+            content_encoding=encoding[:100],
+            accepted=[*accepted],
+        )
+    return encoding
 
 
 def read_body(request: HttpRequest, *, limit: int) -> bytes:
@@ -68,7 +75,54 @@ def read_body(request: HttpRequest, *, limit: int) -> bytes:
             request.META[_READ] = True
             return b"".join(chunks)
     discard_body(request)
-    raise PayloadTooLarge(f"The body is larger than {limit} bytes.", limit_bytes=limit)
+    raise _too_large(limit)
+
+
+def receive_body(request: HttpRequest, *, encoding: str, limit: int, policy: SpoolPolicy) -> Spool:
+    """The whole body without its content encoding; whoever receives it closes it.
+
+    Raises `PayloadTooLarge` as soon as it is larger than `limit`, and `Invalid` if it is damaged or was cut short.
+    """
+    spool = Spool(policy)
+    try:
+        if encoding == "identity" and _declared_length(request) > limit:
+            raise _too_large(limit)
+        for chunk in ENCODINGS[encoding](_Received(request, most=2 * limit)):
+            if spool.size_bytes + len(chunk) > limit:
+                raise _too_large(limit)
+            spool.write(chunk)
+    except BaseException as error:
+        spool.close()
+        if isinstance(error, Invalid):
+            discard_body(request)
+        raise
+    return spool
+
+
+class _Received:
+    """The bytes of a body as they were sent. Of a compressed one, no more are taken than `most`."""
+
+    def __init__(self, request: HttpRequest, *, most: int) -> None:
+        self._request = request
+        self._source = _source(request)
+        self._count = 0
+        self._most = most
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` of them, none at the end."""
+        data = self._source.read(size)
+        self._count += len(data)
+        if self._count > self._most:
+            raise PayloadTooLarge(f"The compressed body is larger than {self._most} bytes.", limit_bytes=self._most)
+        if not data and size:
+            self._request.META[_READ] = True
+            if not _is_chunked(self._request) and self._count < _declared_length(self._request):
+                raise Invalid("The body ended before its Content-Length.")
+        return data
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is larger than {limit} bytes.", limit_bytes=limit)
 
 
 def has_unread_body(request: HttpRequest) -> bool:
@@ -92,9 +146,9 @@ def _is_chunked(request: HttpRequest) -> bool:
     return "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
 
 
-def _source(request: HttpRequest) -> _Source:
+def _source(request: HttpRequest) -> Source:
     # Django takes a body without Content-Length for empty; a chunked one ends where the server says that it ends.
-    source: _Source = request.META["wsgi.input"] if _is_chunked(request) else request
+    source: Source = request.META["wsgi.input"] if _is_chunked(request) else request
     return source
 
 
@@ -173,4 +227,5 @@ class StrictJSONParser(BaseParser):
 def control_body(request: HttpRequest) -> dict[str, JSON]:
     """The small JSON object that is the request's body, strictly read."""
     require_media_type(request, StrictJSONParser.media_type)
+    require_encoding(request, "identity")
     return parse_object(read_body(request, limit=CONTROL_BODY_BYTES))

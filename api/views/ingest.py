@@ -1,24 +1,66 @@
 """Writes over HTTP."""
 
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from django.conf import settings
+from django.http import HttpRequest
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from api import serializers
-from api.acceptance import IngestPolicy, accept_json, announce
+from api.acceptance import IngestPolicy, ReceivedBody, accept_body, announce
 from api.auth import principal_of
+from api.encodings import ENCODINGS
 from api.models import Role
-from api.parsers import read_body, require_media_type
+from api.parsers import receive_body, require_encoding, require_media_type
 from api.process import accept_policy, held
 from api.views.base import Endpoint
 from duckmesh.kernel import metrics
 from duckmesh.kernel.config import Config
+from duckmesh.kernel.errors import Invalid
 from ingest.decode.batch import DecodeLimits
+from ingest.decode.bodies import DECODERS, JSON_TYPE
+from ingest.decode.options import OPS, BodyOptions, read_options
+from ingest.decode.refusals import listed
 from ingest.decode.spool import SpoolPolicy
+
+_PARAMETERS = [
+    OpenApiParameter(
+        "Idempotency-Key",
+        str,
+        OpenApiParameter.HEADER,
+        description="Covers the whole request, instead of keys in its records. A retry answers the first result"
+        " with `Idempotency-Replayed: true`; another body, 409.",
+    ),
+    OpenApiParameter(
+        "Content-Encoding",
+        str,
+        OpenApiParameter.HEADER,
+        enum=[*ENCODINGS],
+        description="How the body is compressed. Limits count what it is without that.",
+    ),
+    OpenApiParameter("op", str, enum=[*OPS], default="insert", description="Of all records. Not with a JSON body."),
+    OpenApiParameter(
+        "key_column",
+        str,
+        description="The column whose value is the record's idempotency key; null is none. Not with a JSON body.",
+    ),
+    OpenApiParameter(
+        "event_time_column", str, description="The column that is the record's event time. Not with a JSON body."
+    ),
+    OpenApiParameter("wait_for_visibility", bool, default=False, description="Not with a JSON body, which says it."),
+    OpenApiParameter("visibility_timeout_ms", int, default=5_000, description="Not with a JSON body, which says it."),
+]
+
+
+def spool_policy(config: Config) -> SpoolPolicy:
+    """Where bodies and what they are decoded to lie."""
+    return SpoolPolicy(directory=config.home / "scratch", memory_bytes=config.spool_memory_bytes)
 
 
 def ingest_policy(config: Config) -> IngestPolicy:
@@ -26,11 +68,34 @@ def ingest_policy(config: Config) -> IngestPolicy:
     limits = DecodeLimits(
         max_records=config.max_records_per_request,
         max_keyed_records=config.max_keyed_records_per_request,
+        max_line_bytes=config.max_line_bytes,
         max_columns=config.max_columns,
         max_visibility_timeout=config.max_visibility_timeout,
-        spool=SpoolPolicy(directory=config.home / "scratch", memory_bytes=config.spool_memory_bytes),
+        spool=spool_policy(config),
     )
     return IngestPolicy(limits=limits, accept=accept_policy(config))
+
+
+@contextmanager
+def _received(request: HttpRequest, config: Config) -> Iterator[ReceivedBody]:
+    """The whole body, which is gone with this block."""
+    media_type = require_media_type(request, *DECODERS)
+    encoding = require_encoding(request, *ENCODINGS)
+    options = _options(request, media_type)
+    limit = config.max_body_bytes
+    if media_type == JSON_TYPE:
+        limit = min(limit, config.max_json_body_bytes)
+    with closing(receive_body(request, encoding=encoding, limit=limit, policy=spool_policy(config))) as spool:
+        request_key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+        yield ReceivedBody(spool=spool, media_type=media_type, options=options, request_key=request_key)
+
+
+def _options(request: HttpRequest, media_type: str) -> BodyOptions:
+    """What the query string says; a JSON body says the same itself."""
+    given = {name: request.GET.getlist(name) for name in request.GET}
+    if given and media_type == JSON_TYPE:
+        raise Invalid(f"A JSON body takes no query parameters: {listed(given)}; it says itself what they would")
+    return read_options(given)
 
 
 class Ingest(Endpoint):
@@ -41,16 +106,8 @@ class Ingest(Endpoint):
     @extend_schema(
         operation_id="ingest",
         summary="Write records",
-        parameters=[
-            OpenApiParameter(
-                "Idempotency-Key",
-                str,
-                OpenApiParameter.HEADER,
-                description="Covers the whole request, instead of keys in its records. A retry answers the first result"
-                " with `Idempotency-Replayed: true`; another body, 409.",
-            )
-        ],
-        request=serializers.IngestBody,
+        parameters=_PARAMETERS,
+        request={kind: serializers.IngestBody if kind == JSON_TYPE else OpenApiTypes.BINARY for kind in DECODERS},
         responses=serializers.IngestAnswer,
     )
     def post(self, request: Request, table: str) -> Response:
@@ -63,15 +120,14 @@ class Ingest(Endpoint):
         arrived = time.perf_counter()
         config, who = settings.DUCKMESH, principal_of(request)
         held().guard.require_room()
-        require_media_type(request, "application/json")
-        durable = accept_json(
-            tenant_id=who.tenant_id,
-            table=table,
-            body=read_body(request, limit=config.max_body_bytes),
-            request_key=request.META.get("HTTP_IDEMPOTENCY_KEY"),
-            policy=ingest_policy(config),
-            actor=f"key:{who.key_id}",
-        )
+        with _received(request, config) as body:
+            durable = accept_body(
+                tenant_id=who.tenant_id,
+                table=table,
+                body=body,
+                policy=ingest_policy(config),
+                actor=f"key:{who.key_id}",
+            )
         metrics.ingest_ack_latency.observe((time.perf_counter() - arrived) * 1_000)
         ingested = announce(durable, held=held())
         return Response(

@@ -26,7 +26,7 @@ def latest_sql(*, folded: str | None, fresh: str | None, columns: Sequence[str],
     last = f"SELECT {names} FROM ({last_sql(fresh=fresh, key=key)}) WHERE {OP_COLUMN} IS DISTINCT FROM {OP_DELETE}"
     if folded is None:
         return last
-    return f"{_untouched(folded, fresh, names, key)} UNION ALL {last}"
+    return f"{untouched_sql(folded=folded, fresh=fresh, columns=columns, key=key)} UNION ALL {last}"
 
 
 def last_sql(*, fresh: str, key: Sequence[str]) -> str:
@@ -35,9 +35,11 @@ def last_sql(*, fresh: str, key: Sequence[str]) -> str:
     return f"SELECT * FROM {fresh} QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {TOKEN_COLUMN} DESC) = 1"
 
 
-def _untouched(folded: str, fresh: str, names: str, key: Sequence[str]) -> str:
+def untouched_sql(*, folded: str, fresh: str, columns: Sequence[str], key: Sequence[str]) -> str:
+    """A SELECT of the folded rows whose key has no operation among the fresh ones."""
     # A LEFT JOIN whose matches are thrown away: a condition on the key reaches both sides of it, and so prunes both
     # scans. Through an ANTI JOIN or a CTE it reaches one. A key that is twice in `fresh` only multiplies what goes.
+    names = ", ".join(f"f.{quote_name(name)}" for name in columns)
     aliases = [f"_duckmesh_key_{number}" for number in range(len(key))]
     keys = ", ".join(f"{quote_name(name)} AS {alias}" for name, alias in zip(key, aliases, strict=True))
     same = " AND ".join(f"f.{quote_name(name)} = d.{alias}" for name, alias in zip(key, aliases, strict=True))

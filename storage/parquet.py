@@ -105,9 +105,10 @@ def write_parquet(table: pa.Table, path: Path, *, sort_by: Sequence[str] = ()) -
             cursor.execute("PRAGMA disable_optimizer")  # plans this plain gain nothing: 0.7 ms of 6 for 1,000 rows
             cursor.register("batch", table)
             # The path is ours, and the names are quoted; DuckDB takes neither as a parameter here.
-            cursor.execute(_copy_sql(f"SELECT {select} FROM batch{_order(sort_by)}", path, targets))
+            columns = [target.scan for target in targets]
+            cursor.execute(copy_sql(f"SELECT {select} FROM batch{_order(sort_by)}", path, columns))
             source = f"(SELECT {select} FROM batch)"
-            proof = cursor.execute(proof_sql(source, [target.scan for target in targets])).fetchall()
+            proof = cursor.execute(proof_sql(source, columns)).fetchall()
         return WrittenFile(
             row_count=table.num_rows,
             size_bytes=path.stat().st_size,
@@ -218,8 +219,9 @@ def _item(kind: str) -> tuple[str, int]:
     return kind, depth
 
 
-def _copy_sql(select: str, path: Path, targets: Sequence[_Target]) -> str:
-    ids = ", ".join(f"{quote_name(target.scan.name)}: {target.scan.field_id}" for target in targets)
+def copy_sql(select: str, path: Path, columns: Sequence[ScanColumn]) -> str:
+    """The statement that writes the rows of `select`, which yields `columns`, as a data file."""
+    ids = ", ".join(f"{quote_name(column.name)}: {column.field_id}" for column in columns)
     return (
         f"COPY ({select}) TO {quote_literal(str(path))} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
         f"ROW_GROUP_SIZE {ROW_GROUP_ROWS}, FIELD_IDS {{{ids}}}, USE_TMP_FILE false)"

@@ -1,0 +1,162 @@
+"""Data files made of data files by DuckDB, in bounded memory: what does not fit spills to a private directory.
+
+A file made here is described in the catalog as one that `storage.parquet` wrote: the same layout, the same kinds of
+bounds, the same content proof. Bounds and proof are taken from the file as it was written.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from storage.bounds import bounds
+from storage.errors import ContentHashChanged, DataFileCorrupt, StoreUnavailable
+from storage.parquet import ColumnStats, copy_sql, sha256_of
+from storage.proof import GOLDEN_SQL, GOLDEN_SUM, ContentProof, proof_sql
+from storage.reading import ScanColumn, quote_name, uniform_scan_sql
+
+_UNBOUNDED = frozenset({"binary", "json", "list"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewriteLimits:
+    """What a rewrite may use of this machine. `scratch` is where its private directory is made."""
+
+    scratch: Path
+    memory_bytes: int = 512 * 2**20
+    spill_bytes: int = 64 * 2**30
+    threads: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetColumn:
+    """A column of the files to be written; `kind` is its logical type, which says what bounds it has."""
+
+    scan: ScanColumn
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewritten:
+    """A file as it lies at `path`."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    proof: ContentProof
+    columns: tuple[ColumnStats, ...]
+
+
+class Rewriter:
+    """One DuckDB for the rewrites of one run; `directory` is private to it and goes with it."""
+
+    def __init__(self, *, directory: Path, connection: duckdb.DuckDBPyConnection) -> None:
+        self.directory = directory
+        self._connection = connection
+
+    def proof(self, source: str, columns: Sequence[ScanColumn]) -> ContentProof:
+        """The content proof of the FROM-able `source`."""
+        count, hash_sum = self.rows(proof_sql(source, columns))[0]
+        return ContentProof(count=int(count), hash_sum=int(hash_sum))
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a statement. Any: their types are the statement's."""
+        with _translated():
+            return self._connection.execute(sql).fetchall()
+
+    def write(
+        self, select: str, *, name: str, columns: Sequence[TargetColumn], order_by: Sequence[str]
+    ) -> Rewritten | None:
+        """The rows of `select` are in the file `name` of the directory, in this order; None if there are none."""
+        path = self.directory / name
+        scans = [column.scan for column in columns]
+        names = ", ".join(quote_name(scan.name) for scan in scans)
+        order = ", ".join(map(quote_name, order_by))
+        written = self.rows(copy_sql(f"SELECT {names} FROM ({select}) ORDER BY {order}", path, scans))[0][0]
+        if not written:
+            path.unlink()
+            return None
+        scan = uniform_scan_sql([str(path)], scans)
+        return Rewritten(
+            path=path,
+            size_bytes=path.stat().st_size,
+            sha256=sha256_of(path),
+            proof=self.proof(scan, scans),
+            columns=self._stats(scan, columns),
+        )
+
+    def _stats(self, scan: str, columns: Sequence[TargetColumn]) -> tuple[ColumnStats, ...]:
+        found = [expression for column in columns for expression in _extremes(column)]
+        with _translated():
+            row = self._connection.execute(f"SELECT count(*), {', '.join(found)} FROM {scan}").to_arrow_table()
+        total = int(row.column(0)[0].as_py())
+        return tuple(
+            _column_stats(column, row.columns[first : first + 3], total)
+            for column, first in zip(columns, range(1, 3 * len(columns), 3), strict=True)
+        )
+
+
+@contextmanager
+def rewriter(limits: RewriteLimits) -> Iterator[Rewriter]:
+    """A rewriter within these limits; nothing of it is left behind."""
+    limits.scratch.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(dir=limits.scratch, prefix="rewrite-"))
+    try:
+        with _translated():
+            connection = _connect(limits, directory)
+        with connection:
+            yield Rewriter(directory=directory, connection=connection)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _connect(limits: RewriteLimits, directory: Path) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect(
+        config={
+            "threads": limits.threads,
+            "memory_limit": f"{limits.memory_bytes // 1024}KiB",
+            "temp_directory": str(directory / "spill"),
+            "max_temp_directory_size": f"{limits.spill_bytes // 1024}KiB",
+            "preserve_insertion_order": False,  # an ORDER BY is kept all the same, and it halves the memory
+            "enable_external_file_cache": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+    )
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    if connection.execute(GOLDEN_SQL).fetchall()[0][0] != GOLDEN_SUM:
+        raise ContentHashChanged("DuckDB's hash() is not the one of the recorded content proofs")
+    return connection
+
+
+def _extremes(column: TargetColumn) -> list[str]:
+    """Smallest and greatest value, and how many there are; NaN is the greatest of all floats."""
+    name = quote_name(column.scan.name)
+    if column.kind in _UNBOUNDED:
+        return ["NULL", "NULL", f"count({name})"]
+    value = f"CAST({name} AS VARCHAR)" if column.kind == "uuid" else name
+    return [f"min({value})", f"max({value})", f"count({name})"]
+
+
+def _column_stats(column: TargetColumn, found: Sequence[pa.ChunkedArray], rows: int) -> ColumnStats:
+    low, high, held = found
+    lowest, highest = bounds(column.kind, pa.chunked_array([*low.chunks, *high.chunks]))
+    return ColumnStats(field_id=column.scan.field_id, min=lowest, max=highest, null_count=rows - int(held[0].as_py()))
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.OutOfMemoryException as exc:
+        raise StoreUnavailable("The rewrite needs more memory or disk than it may use") from exc
+    except (duckdb.IOException, OSError) as exc:
+        raise StoreUnavailable("A data file could not be read from or written to the local disk") from exc
+    except (duckdb.ConversionException, duckdb.InvalidInputException) as exc:
+        raise DataFileCorrupt("A data file holds what its schema version does not allow") from exc

@@ -19,6 +19,7 @@ from api.encodings import ENCODINGS
 from api.models import Role
 from api.parsers import receive_body, require_encoding, require_media_type
 from api.process import accept_policy, held
+from api.throttles import rate_headers, refusal_headers
 from api.views.base import Endpoint
 from duckmesh.kernel import metrics
 from duckmesh.kernel.config import Config
@@ -28,6 +29,7 @@ from ingest.decode.bodies import DECODERS, JSON_TYPE
 from ingest.decode.options import OPS, BodyOptions, read_options
 from ingest.decode.refusals import listed
 from ingest.decode.spool import SpoolPolicy
+from ingest.errors import RateLimited
 
 _PARAMETERS = [
     OpenApiParameter(
@@ -43,6 +45,21 @@ _PARAMETERS = [
         OpenApiParameter.HEADER,
         enum=[*ENCODINGS],
         description="How the body is compressed. Limits count what it is without that.",
+    ),
+    OpenApiParameter(
+        "RateLimit-Policy",
+        str,
+        OpenApiParameter.HEADER,
+        response=True,
+        description="The tenant's rates, if it has any: what a quiet tenant may write at once, and in how many seconds"
+        " it earns that much.",
+    ),
+    OpenApiParameter(
+        "RateLimit",
+        str,
+        OpenApiParameter.HEADER,
+        response=True,
+        description="What is left of each rate, and the seconds until all of it is there again.",
     ),
     OpenApiParameter("op", str, enum=[*OPS], default="insert", description="Of all records. Not with a JSON body."),
     OpenApiParameter(
@@ -138,8 +155,19 @@ class Ingest(Endpoint):
                 "status": ingested.status,
                 "visible_snapshot_id": ingested.snapshot_id,
             },
-            headers={"Idempotency-Replayed": "true"} if ingested.accepted.replayed else None,
+            headers={
+                **({"Idempotency-Replayed": "true"} if ingested.accepted.replayed else {}),
+                **rate_headers(ingested.accepted.rates, burst=config.rate_burst),
+            },
         )
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """A write that its tenant's rate refuses is told about the rate too."""
+        response = super().handle_exception(exc)
+        if isinstance(exc, RateLimited):
+            for name, value in refusal_headers(exc, burst=settings.DUCKMESH.rate_burst).items():
+                response[name] = value
+        return response
 
     # `Any`: REST framework's signature.
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from django.db import connection
 
@@ -67,7 +68,7 @@ WITH at AS (
          %(snapshot)s, (SELECT snapshot_seq FROM tenant_catalog WHERE tenant_id = %(tenant)s))
 ), wanted AS MATERIALIZED (
   SELECT t.table_id, t.name, coalesce(v.schema_json->'primary_key_cols', t.primary_key_cols) AS primary_key_cols,
-         v.schema_version, v.schema_json->'columns' AS columns
+         v.schema_version, (v.schema_json->'columns')::text AS columns
     FROM at, table_def t
     JOIN LATERAL (SELECT * FROM table_schema_version v WHERE v.table_id = t.table_id AND v.added_in <= at.snapshot_id
                    ORDER BY v.schema_version DESC LIMIT 1) v ON true
@@ -79,7 +80,7 @@ SELECT at.snapshot_id, at.snapshot_time, at.visible_token,
        CASE WHEN %(token)s IS NOT NULL
             THEN duckmesh_first_failure(%(tenant)s, %(token)s, ARRAY(SELECT table_id FROM wanted), at.snapshot_id) END,
        (SELECT json_agg(json_build_array(w.table_id, w.name, w.primary_key_cols, w.schema_version, w.columns, m.files,
-               (SELECT json_object_agg(o.schema_version, o.schema_json->'columns') FROM table_schema_version o
+               (SELECT json_object_agg(o.schema_version, (o.schema_json->'columns')::text) FROM table_schema_version o
                  WHERE o.table_id = w.table_id AND o.schema_version = ANY (m.versions))))
           FROM wanted w
           CROSS JOIN LATERAL (
@@ -118,26 +119,31 @@ def read_set(
     )
 
 
-# `columns`: the stored JSON of a schema version; `files` and `others`: what the statement builds, or null.
+# `columns`: the stored JSON of a schema version, as text; `files` and `others`: what the statement builds, or null.
 def _table(
     table_id: int,
     name: str,
     key: list[str],
     version: int,
-    columns: list[JSON],
+    columns: str,
     files: list[tuple[str, int, int, str, int, bool]] | None,
-    others: dict[str, list[JSON]] | None,
+    others: dict[str, str] | None,
 ) -> ReadTable:
     return ReadTable(
         table_id=table_id,
         name=name,
-        schema=from_stored(columns, version=version),
+        schema=_schema(columns, version),
         primary_key_cols=tuple(key),
         files=tuple(
             ReadFile(path=path, row_count=rows, size_bytes=size, sha256=digest, schema_version=written, folded=folded)
             for path, rows, size, digest, written, folded in files or ()
         ),
-        other_schemas={
-            int(number): from_stored(stored, version=int(number)) for number, stored in (others or {}).items()
-        },
+        other_schemas={int(number): _schema(stored, int(number)) for number, stored in (others or {}).items()},
     )
+
+
+@lru_cache(maxsize=256)
+def _schema(columns: str, version: int) -> TableSchema:
+    """The schema that the text says; the same few are read by query after query."""
+    stored: list[JSON] = json.loads(columns)
+    return from_stored(stored, version=version)

@@ -189,3 +189,30 @@ def test_tenants_may_have_tables_of_one_name(demo: Caller, other: Caller) -> Non
     assert (demo.rows(f"FROM {name}"), other.rows(f"FROM {name}")) == ([[1]], [[2]])
     assert other.call("DELETE", f"/v1/tables/{name}").status == 204
     assert demo.rows(f"FROM {name}") == [[1]]
+
+
+def test_a_changed_table_is_read_in_the_schema_of_each_snapshot(demo: Caller) -> None:
+    table = demo.create({"id": "int32", "n": "int32", "old": "string"}, name=new_name("changed"), required=["id"])
+    demo.ingest(table, {"payload": {"id": 1, "n": 2**31 - 1, "old": "x"}}, wait=True)
+    before = demo.query(f"SELECT * FROM {table}")
+    change = {
+        "add": [{"name": "extra", "type": "list<string>"}],
+        "widen": {"n": "int64"},
+        "rename": {"id": "number", "n": "id"},
+        "drop": ["old"],
+    }
+    answer = demo.call("PATCH", f"/v1/tables/{table}", change)
+    assert answer.status == 200, answer.body
+    assert answer.json()["schema_version"] == 2
+    demo.ingest(table, {"payload": {"number": 2, "id": 2**63 - 1, "extra": ["y"]}}, wait=True)
+    after = demo.query(f"SELECT * FROM {table} ORDER BY number")
+    assert (after["columns"], after["column_types"]) == (["number", "id", "extra"], ["INTEGER", "BIGINT", "VARCHAR[]"])
+    assert after["rows"] == [[1, 2**31 - 1, None], [2, 2**63 - 1, ["y"]]]
+    again = demo.query(f"SELECT * FROM {table}", snapshot_id=before["snapshot_id"])
+    for member in ("columns", "column_types", "rows"):
+        assert again[member] == before[member]
+    for body in ({"widen": {"id": "int32"}}, {"add": [{"name": "x", "type": "bool", "nullable": False}]}):
+        problem = problem_of(demo.call("PATCH", f"/v1/tables/{table}", body), 409, "SCHEMA_INCOMPATIBLE")
+        (error,) = problem["context"]["errors"]
+        assert error["column"] in ("id", "x")
+        assert error["reason"]

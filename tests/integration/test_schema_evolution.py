@@ -11,17 +11,20 @@ from django.db import connection
 from django.test import Client
 
 from catalog.change import parse_change
+from catalog.definition import parse_definition
 from catalog.errors import SchemaIncompatible, TableNotFound
 from catalog.evolution import evolve_table
 from catalog.models import TableDef
-from catalog.schema import TableSchema
-from catalog.tables import TableInfo, drop_table, get_table, tables_at
+from catalog.schema import ParsedColumn, TableSchema
+from catalog.tables import TableInfo, create_table, drop_table, get_table, tables_at
 from duckmesh.kernel.errors import Invalid
-from ingest.accept import accept
+from ingest.accept import AcceptPolicy, accept
 from ingest.decode.batch import DecodedBatch
+from ingest.errors import IdempotencyConflict
+from query.errors import QueryInvalid
 from tests.factories import make_table, make_tenant
 from tests.http import bearer, make_key, problem_of
-from tests.lake import Lake, decoder, write
+from tests.lake import NO_LIMITS, Lake, decoder, write
 from tests.reading import read_rows
 from tests.together import Background
 
@@ -162,7 +165,7 @@ def test_a_write_decoded_under_the_old_version_is_decoded_again(lake: Lake) -> N
             patch_elsewhere(tenant_id, add=[{"name": "x", "type": "int32"}])
         return batch
 
-    accepted = accept(tenant_id=tenant_id, table="events", decode=decode, max_pending=1_000)
+    accepted = accept(tenant_id=tenant_id, table="events", decode=decode, policy=AcceptPolicy(limits=NO_LIMITS))
     assert (decoded, accepted.accepted_count) == ([1, 2], 1)
     assert lake.materialize(tenant_id) == 1
     assert read_rows(lake, tenant_id, "SELECT * FROM events") == [{"id": "a", "n": 1, "x": None}]
@@ -297,3 +300,57 @@ def test_changes_at_once_follow_each_other() -> None:
     assert versions == [2, 3, 4, 5, 6, 7]
     schema: TableSchema = get_table(tenant_id=tenant_id, name="events").schema
     assert sorted(column.field_id for column in schema.columns) == list(range(1, 9))
+
+
+# Retries.
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ("int32", "int64", 1),
+        ("int32", "float64", 1),
+        ("int32", "decimal(12,2)", 1),
+        ("float32", "float64", 0.5),
+        ("decimal(5,2)", "decimal(12,4)", "1.50"),
+        ("list<int32>", "list<int64>", [1, None]),
+        ("int32", "json", 1),
+        ("string", "json", "x"),
+        ("bool", "json", True),
+    ],
+)
+def test_a_retry_is_a_duplicate_whatever_the_column_has_become(old: str, new: str, value: Any) -> None:
+    tenant_id = make_tenant()
+    make_table(tenant_id=tenant_id, columns=[ParsedColumn(name="id", type="string"), ParsedColumn(name="n", type=old)])
+    record = {"payload": {"id": "a", "n": value}, "idempotency_key": "k"}
+    first = write(tenant_id, [record])
+    patch(tenant_id, widen={"n": new}, compatibility_mode="none", add=[{"name": "more", "type": "bool"}])
+    again = write(tenant_id, [record])
+    assert (again.accepted_count, again.duplicate_count) == (0, 1)
+    assert again.max_visibility_token == first.max_visibility_token
+
+
+def test_a_retry_that_names_a_column_as_it_was_is_refused() -> None:
+    tenant_id = make_tenant()
+    make_table(tenant_id=tenant_id)
+    write(tenant_id, [{"payload": {"id": "a", "n": 1}, "idempotency_key": "k"}])
+    patch(tenant_id, rename={"n": "m"})
+    with pytest.raises(Invalid):
+        write(tenant_id, [{"payload": {"id": "a", "n": 1}, "idempotency_key": "k"}])
+    with pytest.raises(IdempotencyConflict):
+        write(tenant_id, [{"payload": {"id": "a", "m": 1}, "idempotency_key": "k"}])
+
+
+def test_a_growing_table_is_changed_too(lake: Lake) -> None:
+    tenant_id = make_tenant()
+    create_table(tenant_id=tenant_id, definition=parse_definition({"table_name": "events"}), actor="test")
+    with pytest.raises(QueryInvalid, match="no columns yet"):
+        read_rows(lake, tenant_id, "SELECT * FROM events")
+    patch(tenant_id, add=[{"name": "id", "type": "string"}])
+    write(tenant_id, payloads({"id": "a"}))
+    lake.materialize(tenant_id)
+    patch(tenant_id, rename={"id": "name"}, add=[{"name": "id", "type": "int64"}])
+    write(tenant_id, payloads({"name": "b", "id": 1}))
+    lake.materialize(tenant_id)
+    everything = "SELECT * FROM events ORDER BY name"
+    assert read_rows(lake, tenant_id, everything) == [{"name": "a", "id": None}, {"name": "b", "id": 1}]

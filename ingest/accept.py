@@ -4,8 +4,11 @@ What a request is decoded under is remembered between requests and may be old. T
 version of the tenant's tables, and on another version everything is undone and decoded again.
 """
 
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -65,6 +68,7 @@ Decode = Callable[[TableInfo], DecodedBatch]
 
 _known: dict[str, LiveTables] = {}
 _queues: dict[str, TenantQueue] = {}
+_turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def accept(*, tenant_id: str, table: str, decode: Decode, policy: AcceptPolicy, actor: str = "ingest") -> Accepted:
@@ -74,24 +78,32 @@ def accept(*, tenant_id: str, table: str, decode: Decode, policy: AcceptPolicy, 
     `Backpressure`, `RateLimited`, `QuotaExceeded`, `Unavailable` when nothing was done, and `OutcomeUnknown` when the
     connection broke while the database may have been committing.
     """
+    turn: AbstractContextManager[object] = nullcontext()
     for _ in range(_TRIES):
-        tables = _tables(tenant_id)
-        try:
-            info = tables.find(table)
-            batch = decode(info)
+        with turn:
+            tables = _tables(tenant_id)
             try:
-                return _accept(tables=tables, info=info, batch=batch, policy=policy, actor=actor)
-            finally:
-                batch.payload.close()
-        except Stale:
-            _refresh(tenant_id)
-        except Again:
-            time.sleep(0.01)
-        except (Invalid, NotFound, Conflict):
-            # A refusal counts only under the tables as they are now. An unknown outcome is none: trying again could
-            # write records without keys twice.
-            if _refresh(tenant_id).ddl_version == tables.ddl_version:
-                raise
+                info = tables.find(table)
+                batch = decode(info)
+                try:
+                    accepted = _accept(tables=tables, info=info, batch=batch, policy=policy, actor=actor)
+                finally:
+                    batch.payload.close()
+                if batch.growth is not None:
+                    _known.pop(tenant_id, None)  # which are not the tables any more
+                return accepted
+            except Stale:
+                # Of many writes that grow a table at once one succeeds. The others would all try again and again in
+                # vain, so they go on one after the other, each under the tables that the one before it left.
+                _known.pop(tenant_id, None)
+                turn = _turns[tenant_id]
+            except Again:
+                time.sleep(0.01)
+            except (Invalid, NotFound, Conflict):
+                # A refusal counts only under the tables as they are now. An unknown outcome is none: trying again could
+                # write records without keys twice.
+                if _refresh(tenant_id).ddl_version == tables.ddl_version:
+                    raise
     raise Unavailable("The table kept changing while the request was accepted; nothing was written.", retry_after=1)
 
 

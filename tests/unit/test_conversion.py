@@ -4,12 +4,16 @@ import math
 from typing import Any
 
 import duckdb
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.schema import Column, TableSchema, arrow_schema, duckdb_type
+from ingest.decode.growing_values import json_text
+from ingest.decode.number_text import number_text
+from ingest.decode.numbers import Number
 from storage.conversion import conversion_sql, is_convertible
 from storage.parquet import conform
 
@@ -148,3 +152,24 @@ def test_columns_of_the_same_type_are_the_same_memory() -> None:
 def test_no_rows_are_no_trouble() -> None:
     assert shown([], "float64", "json") == []
     assert math.isinf(shown([math.inf], "float32", "float64")[0])
+
+
+# What decoding spells and what DuckDB spells is one text.
+
+
+@given(st.lists(FLOATS | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20))
+def test_numbers_are_spelled_as_decoding_spells_them(values: list[float]) -> None:
+    for type_, kind in (("int64", int), ("float64", float)):
+        of_type = [value for value in values if isinstance(value, kind)]
+        literals: list[Number] = [v if isinstance(v, int) else msgspec.Raw(repr(v).encode()) for v in of_type]
+        assert shown(of_type, type_, "string", to_holds="number") == [number_text(literal) for literal in literals]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=20))
+def test_strings_are_escaped_in_json_as_decoding_escapes_them(values: list[str]) -> None:
+    assert shown(values, "string", "json") == [json_text(value) for value in values]
+
+
+def test_each_character_is_escaped_in_json_as_decoding_escapes_it() -> None:
+    values = [chr(code) for code in [*range(0x800), 0x2028, 0x2029, 0xFEFF, 0xFFFD, 0xFFFE, 0x10FFFF]]
+    assert shown(values, "string", "json") == [json_text(value) for value in values]

@@ -28,7 +28,7 @@ class TableNotFound(NotFound):
 
 
 class SchemaIncompatible(Conflict):
-    """The change breaks the table's compatibility mode."""
+    """The change does not fit the table's columns, or breaks its compatibility mode."""
 
     code = "SCHEMA_INCOMPATIBLE"
 

@@ -69,7 +69,7 @@ TEMPLATES = [
 _database = urlsplit(DUCKMESH.database_url)
 DATABASES = {
     "default": {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "duckmesh.postgresql",
         "NAME": unquote(_database.path.lstrip("/")) or "duckmesh",
         "USER": unquote(_database.username or ""),
         "PASSWORD": unquote(_database.password or ""),

@@ -18,7 +18,10 @@ HASH_BYTES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeLimits:
-    """How much one request may hold and how long it may ask to wait."""
+    """How much one request may hold and how long it may ask to wait.
+
+    `max_decoded_bytes` is of what Arrow and Parquet bodies come to when their values are taken out of their packing.
+    """
 
     max_records: int
     max_visibility_timeout: timedelta
@@ -26,6 +29,7 @@ class DecodeLimits:
     max_keyed_records: int = 250_000
     max_columns: int = MAX_COLUMNS
     max_line_bytes: int = 16 * 2**20
+    max_decoded_bytes: int = 2**30
     default_visibility_timeout: timedelta = timedelta(seconds=5)
 
 

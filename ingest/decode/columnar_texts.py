@@ -1,0 +1,76 @@
+"""JSON texts of columns as they are stored, many values at once.
+
+The texts of a row, put together, are its canonical payload, which tells whether a later request says the same: a
+value has one text, however wide the column's type is.
+"""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from decimal import Decimal
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catalog.schema import LogicalType
+from ingest.decode.columnar_lists import list_parts, rebuilt
+
+_ESCAPED = r'["\\\x00-\x1f\x7f]'
+_NUMBERS = frozenset({"bool", "int32", "int64"})
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+_encode = msgspec.json.encode
+
+
+def json_texts(array: pa.Array, type_: LogicalType) -> pa.Array:
+    """The JSON text of each value of a column of this type; null where there is none."""
+    if type_.item is not None:
+        parts = list_parts(array)
+        texts = pc.fill_null(json_texts(parts.values, type_.item), "null")
+        return enclosed("[", pc.binary_join(rebuilt(parts, texts), ","), "]")
+    match type_.kind:
+        case "json":
+            return array
+        case "float32" | "float64":
+            return array.cast(pa.float64()).cast(pa.string())
+        case "decimal":
+            return _decimals(array)
+        case "binary":
+            return pa.array(
+                [None if value is None else f'"{b64encode(value).decode()}"' for value in array.to_pylist()]
+            )
+        case "timestamp":
+            return enclosed('"', pc.strftime(array, _TIME), '"')
+        case kind if kind in _NUMBERS:
+            return array.cast(pa.string())
+        case _:
+            return quoted(array.cast(pa.string()))
+
+
+def payload_texts(columns: Sequence[tuple[str, LogicalType, pa.Array]]) -> list[bytes]:
+    """The canonical payloads of the rows of these columns, whose names are in order; nulls are left out."""
+    members = [
+        pc.fill_null(enclosed(f",{_encode(name).decode()}:", json_texts(array, type_), ""), "")
+        for name, type_, array in columns
+    ]
+    rows = pc.binary_join_element_wise(*members, "")
+    return [b"{%b}" % row[1:] for row in rows.cast(pa.binary()).to_pylist()]
+
+
+def quoted(texts: pa.Array) -> pa.Array:
+    """The strings as JSON writes them."""
+    if pc.any(pc.match_substring_regex(texts, _ESCAPED)).as_py():
+        return pa.array([None if text is None else _encode(text).decode() for text in texts.to_pylist()], pa.string())
+    return enclosed('"', texts, '"')
+
+
+def enclosed(before: str, texts: pa.Array, after: str) -> pa.Array:
+    """The texts with these around each of them."""
+    return pc.binary_join_element_wise(pa.scalar(before), texts, pa.scalar(after), "")
+
+
+def _decimals(array: pa.Array) -> pa.Array:
+    texts = array.cast(pa.string())
+    if pc.any(pc.match_substring(texts, "E")).as_py():
+        texts = pa.array([None if text is None else f"{Decimal(text):f}" for text in texts.to_pylist()], pa.string())
+    shorter = pc.replace_substring_regex(texts, r"(\.[0-9]*?)0+$", r"\1")
+    return pc.replace_substring_regex(shorter, r"\.$", "")

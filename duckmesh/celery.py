@@ -38,11 +38,12 @@ app.conf.update(
     task_soft_time_limit=HARD_LIMIT - 60,
     task_queues=[Queue("materialize"), Queue("maintenance"), Queue("drill")],
     task_default_queue="maintenance",
-    task_routes={"ingest.tasks.*": {"queue": "materialize"}},
+    task_routes={"ingest.tasks.keep_house": {"queue": "maintenance"}, "ingest.tasks.*": {"queue": "materialize"}},
     beat_schedule={
         # A sweep message that nobody took in time is worthless: it expires, by the clock of the worker's host. With a
         # time as short as the schedule, hosts whose clocks differ by a second would never sweep.
         "sweep": {"task": "ingest.tasks.sweep", "schedule": 1.0, "options": {"expires": 5.0}},
+        "keep_house": {"task": "ingest.tasks.keep_house", "schedule": 60.0, "options": {"expires": 60.0}},
     },
     # Celery would open a connection to PostgreSQL for every task, and its handshake costs more than most tasks.
     CELERY_DB_REUSE_MAX=100_000,

@@ -6,6 +6,7 @@ Only `ingest.bus` and its SQL change these rows.
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import F, Q, UniqueConstraint
 from django.db.models.functions import Now
@@ -144,6 +145,17 @@ class IngestKey(models.Model):
 
     class Meta:
         db_table = "ingest_key"
+        indexes = [
+            # Keys lie in the order of their envelopes, as long as room is not used again; after that, in a few such
+            # orders. This index finds them for a purge or a discard and costs insertion few per cent, a B-tree a tenth.
+            BrinIndex(
+                fields=["event_id"],
+                name="ingest_key_event",
+                opclasses=["int8_minmax_multi_ops"],
+                autosummarize=True,
+                pages_per_range=128,
+            )
+        ]
 
     def __str__(self) -> str:
         return str(self.key_hash)

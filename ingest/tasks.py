@@ -10,9 +10,10 @@ from django.conf import settings
 from kombu import Connection, Producer
 
 from duckmesh.kernel.config import Config
-from ingest import bus
+from ingest import bus, housekeeping
 from ingest.backlog import FlushPolicy, due_tenants
 from ingest.bus import ClaimPolicy
+from ingest.housekeeping import HousekeepingPolicy
 from ingest.materializer import MaterializePolicy, materialize_tenant
 from ingest.writing import WritePolicy
 from storage.factory import StoreSettings, open_store
@@ -23,6 +24,7 @@ from storage.store import ObjectStore
 _SLICE = 2.0
 _RING_EXPIRES = 5.0
 _BROKER_TIMEOUT = 0.1
+_HOUSEKEEPING_SLICE = 30.0
 
 
 def flush_policy(config: Config) -> FlushPolicy:
@@ -50,6 +52,15 @@ def materialize_policy(config: Config) -> MaterializePolicy:
     )
 
 
+def housekeeping_policy(config: Config) -> HousekeepingPolicy:
+    """What the configuration says of how long things are kept."""
+    return HousekeepingPolicy(
+        window=config.idempotency_window,
+        unnamed_for=config.attempt_limit + config.orphan_grace,
+        scratch=config.home / "scratch",
+    )
+
+
 @functools.cache
 def _store() -> ObjectStore:
     return open_store(StoreSettings.of(settings.DUCKMESH))
@@ -74,6 +85,13 @@ def sweep() -> None:
     bus.requeue_expired()
     for tenant_id in due_tenants(policy=flush_policy(settings.DUCKMESH)):
         materialize.apply_async(args=(tenant_id,), expires=_RING_EXPIRES, retry=False)
+
+
+@shared_task(name="ingest.tasks.keep_house")
+def keep_house() -> None:
+    """Remove what the bus no longer needs, as far as one run comes."""
+    policy = housekeeping_policy(settings.DUCKMESH)
+    housekeeping.keep_house(store=_store(), policy=policy, seconds=_HOUSEKEEPING_SLICE)
 
 
 @functools.cache

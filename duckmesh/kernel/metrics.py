@@ -43,6 +43,9 @@ commit_batch_latency = Histogram(
 snapshot_publish_failures = Counter(
     "duckmesh_snapshot_publish_failures_total", "Attempts to publish that failed, by reason.", ["reason"]
 )
+housekeeping_removed = Counter(
+    "duckmesh_housekeeping_removed_total", "What housekeeping removed because nothing needs it, by kind.", ["kind"]
+)
 
 query_requests = Counter("duckmesh_query_requests_total", "Queries by outcome.", ["outcome"])
 query_latency = Histogram(

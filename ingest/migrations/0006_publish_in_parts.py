@@ -205,6 +205,8 @@ BEGIN
   IF replayed IS NOT NULL THEN
     SELECT 'replayed', e.first_token, e.last_token, e.excluded INTO outcome, first, last, duplicates
       FROM ingest_event e WHERE e.event_id = replayed;
+    -- It was purged between the two statements: the caller tries again.
+    IF NOT FOUND THEN RAISE EXCEPTION 'vanished' USING ERRCODE = 'DM001'; END IF;
     RETURN;
   END IF;
   duplicates := duplicates || p_excluded;

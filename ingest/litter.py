@@ -1,0 +1,65 @@
+"""What requests and workers leave behind when they end early: staged objects nobody names, and files in `scratch`."""
+
+import shutil
+import time
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+from django.db import connection, transaction
+
+from catalog.publish import IDLE_LIMIT
+from duckmesh.kernel.failpoints import failpoint
+from ingest.models import IngestStaged
+from storage.store import ObjectStore
+
+# A publication that would name one of them finds the mark, or this statement finds the publication.
+_DOOM = """
+UPDATE ingest_staged SET doomed_at = clock_timestamp()
+ WHERE staged_id = ANY (ARRAY(
+   SELECT s.staged_id FROM ingest_staged s LEFT JOIN ingest_event e USING (event_id)
+    WHERE s.doomed_at IS NULL
+      AND CASE WHEN s.event_id IS NULL THEN s.created_at < clock_timestamp() - make_interval(secs => %(unnamed)s)
+               ELSE e.event_id IS NULL OR e.state IN ('committed', 'discarded', 'dropped') END
+    LIMIT %(most)s))
+   AND doomed_at IS NULL
+   AND (event_id IS NOT NULL OR created_at < clock_timestamp() - make_interval(secs => %(unnamed)s))
+"""
+_MOST_OBJECTS = 1_000
+
+_LITTER = ("spool-*", "claim-*")
+_ABANDONED_AFTER = 86_400.0  # seconds; no request and no attempt lasts nearly as long
+
+
+def remove_staged(*, store: ObjectStore, unnamed_for: timedelta) -> int:
+    """Staged objects whose envelope is done, or that no envelope has named for so long, are gone, then their rows.
+
+    How many there were. What the store could not delete keeps its row and is tried again.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(IDLE_LIMIT + _DOOM, {"unnamed": unnamed_for.total_seconds(), "most": _MOST_OBJECTS})
+    failpoint("housekeeping.after_mark")
+    doomed = IngestStaged.objects.filter(doomed_at__isnull=False).order_by("staged_id")
+    rows = dict(doomed.values_list("path", "staged_id")[:_MOST_OBJECTS])
+    if not rows:
+        return 0
+    kept = set(store.delete_many(rows))
+    failpoint("housekeeping.after_objects")
+    gone = [staged_id for path, staged_id in rows.items() if path not in kept]
+    IngestStaged.objects.filter(staged_id__in=gone).delete()
+    return len(gone)
+
+
+def remove_scratch(directory: Path) -> int:
+    """Files and directories of this machine's dead requests and workers are gone; how many there were."""
+    removed = 0
+    for path in [path for pattern in _LITTER for path in directory.glob(pattern)]:
+        with suppress(OSError):  # another process of this machine may be faster
+            if time.time() - path.lstat().st_mtime < _ABANDONED_AFTER:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            removed += 1
+    return removed

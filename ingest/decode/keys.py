@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.schema import Column, parse_type
+from ingest.decode.number_text import float_text
 from ingest.decode.plan import LONGEST_KEY
 from ingest.decode.refusals import ValueRefused
 from ingest.decode.times import FIRST_MICROSECOND, LAST_MICROSECOND, moment, parse_timestamp
@@ -79,19 +80,14 @@ def _timestamp(value: Any) -> str:
     return moment(value).replace(tzinfo=None).isoformat() + "Z"
 
 
-def _float(value: Any) -> str:
-    whole = int(value) if abs(value) < 2**53 and value == int(value) else None
-    return msgspec.json.encode(value).decode() if whole is None else str(whole)
-
-
 def _json(value: Any) -> str:
     return msgspec.json.decode(value, type=str) if value.startswith('"') else str(value)
 
 
 _TEXTS: dict[str, Callable[[Any], str]] = {  # `Any`: each takes what Arrow gives for its type
     "bool": lambda value: "true" if value else "false",
-    "float32": _float,
-    "float64": _float,
+    "float32": float_text,
+    "float64": float_text,
     "decimal": lambda value: format(Decimal(value), "f"),
     "binary": lambda value: b64encode(value).decode(),
     "date": lambda value: str(value.isoformat()),

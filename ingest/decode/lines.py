@@ -1,6 +1,7 @@
 """NDJSON: a payload a line. White lines are skipped, and a record's index counts the others."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 from typing import BinaryIO
@@ -44,21 +45,40 @@ class Lines:
     texts: Sequence[bytes | None]
     numbers: Sequence[int]
 
+    def part(self, start: int, end: int) -> "Lines":
+        """Some of the lines."""
+        return Lines(texts=self.texts[start:end], numbers=self.numbers[start:end])
+
 
 def _read(source: BinaryIO, target: Target, refusals: Refusals) -> Iterator[Rows]:
     index = 0
-    for lines in _chunks(source, longest=target.max_line_bytes, most=target.most_rows):
-        rows = rows_of_lines(lines, target, refusals, first_index=index)
-        if rows is not None:
-            yield rows
+    for lines in _chunks(source, longest=target.max_line_bytes, target=target):
+        yield from rows_of_lines(lines, target, refusals, first_index=index)
         if refusals.full:
             return
         index += len(lines.texts)
 
 
-def rows_of_lines(lines: Lines, target: Target, refusals: Refusals, *, first_index: int) -> Rows | None:
-    """The rows of the lines; None if the refusals name a problem, in these or in earlier ones."""
+def rows_of_lines(lines: Lines, target: Target, refusals: Refusals, *, first_index: int) -> Iterator[Rows]:
+    """The rows of the lines; none if the refusals name a problem, in these or in earlier ones."""
     if not refusals.count:
+        try:
+            yield _fast(lines, target)
+            return
+        except Doubt:
+            pass
+    grew = target.grow(lambda: _payloads(lines, target))
+    for start in range(0, len(lines.texts), target.most_rows):
+        part = lines.part(start, start + target.most_rows)
+        rows = _rows(part, target, refusals, first_index=first_index + start, grew=grew)
+        if rows is not None:
+            yield rows
+        if refusals.full:
+            return
+
+
+def _rows(lines: Lines, target: Target, refusals: Refusals, *, first_index: int, grew: bool) -> Rows | None:
+    if grew and not refusals.count:
         try:
             return _fast(lines, target)
         except Doubt:
@@ -80,6 +100,14 @@ def rows_of_lines(lines: Lines, target: Target, refusals: Refusals, *, first_ind
     return None if refusals.count else reader.rows()
 
 
+def _payloads(lines: Lines, target: Target) -> Iterator[object]:
+    """The payloads of those lines that hold one."""
+    for text in lines.texts:
+        if text is not None and len(text) <= target.max_line_bytes:
+            with suppress(Invalid):
+                yield Document(text, name="The line").payload()
+
+
 def _fast(lines: Lines, target: Target) -> Rows:
     texts = [text for text in lines.texts if text is not None]
     if len(texts) < len(lines.texts) or max(map(len, texts)) > target.max_line_bytes:
@@ -91,8 +119,8 @@ def _fast(lines: Lines, target: Target) -> Rows:
     return with_options(rows, target)
 
 
-def _chunks(source: BinaryIO, *, longest: int, most: int) -> Iterator[Lines]:
-    """All lines that are not white, at most `most` at a time."""
+def _chunks(source: BinaryIO, *, longest: int, target: Target) -> Iterator[Lines]:
+    """All lines that are not white, at most as many at a time as the target takes by then."""
     for number, block in _blocks(source, longest=longest):
         if block is None:
             yield Lines(texts=[None], numbers=[number])
@@ -104,8 +132,11 @@ def _chunks(source: BinaryIO, *, longest: int, most: int) -> Iterator[Lines]:
         if not all(map(bytes.strip, texts, repeat(_WHITE))):
             numbers = [at for at, text in zip(numbers, texts, strict=True) if text.strip(_WHITE)]
             texts = [text for text in texts if text.strip(_WHITE)]
-        for start in range(0, len(texts), most):
-            yield Lines(texts=texts[start : start + most], numbers=numbers[start : start + most])
+        lines, start = Lines(texts=texts, numbers=numbers), 0
+        while start < len(texts):
+            most = target.most_rows
+            yield lines.part(start, start + most)
+            start += most
 
 
 def _blocks(source: BinaryIO, *, longest: int) -> Iterator[tuple[int, bytes | None]]:

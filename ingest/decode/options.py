@@ -70,7 +70,7 @@ class BoundOptions:
 
 
 def bind_options(options: BodyOptions, shape: TableShape) -> BoundOptions:
-    """The options for a table of this shape; of a table that grows, the shape that holds the body's columns.
+    """The options for a table of this shape. In one that grows, a column that it does not have yet may still come.
 
     Raises `Invalid` for an operation or a column that the table does not have, and for a column of another type.
     """
@@ -92,6 +92,6 @@ def _column(option: str, name: str | None, shape: TableShape) -> Column | None:
     if name is None:
         return None
     column = shape.schema.column(name)
-    if column is None:
+    if column is None and not shape.grows:
         raise Invalid(f"{option}: the table has no column {shown(name)!r}")
     return column

@@ -1,18 +1,19 @@
 """Bodies that are read chunk by chunk: what their chunks come to is one request, all of it or nothing."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
-from catalog.schema import TableShape
+from catalog.schema import Column, TableShape
 from duckmesh.kernel.errors import Invalid
 from ingest.decode import hashing
 from ingest.decode.batch import DecodedBatch, DecodeLimits
 from ingest.decode.collect import Collector, visibility_timeout
+from ingest.decode.growth import grown
 from ingest.decode.json_body import add_rows
 from ingest.decode.keys import all_keys_fit, key_texts, span_of
 from ingest.decode.options import BodyOptions, BoundOptions, bind_options
-from ingest.decode.plan import TablePlan, plan_for
+from ingest.decode.plan import plan_of
 from ingest.decode.refusals import Doubt, Refusals, ValueRefused
 from ingest.decode.rows import Rows
 from ingest.decode.spool import Spool
@@ -21,13 +22,25 @@ CHUNK_BYTES = 4 * 2**20
 _MOST_CELLS = 4_000_000
 
 
-@dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a chunk becomes rows of: the table as it is planned for, and the options bound to it."""
+    """What a chunk becomes rows of: the table as it is planned for by now, and the options bound to it."""
 
-    plan: TablePlan
-    bound: BoundOptions
-    max_line_bytes: int
+    def __init__(self, *, shape: TableShape, options: BodyOptions, limits: DecodeLimits) -> None:
+        self._options = options
+        self._limits = limits
+        self._given = shape
+        self._take(shape)
+        self.max_line_bytes = limits.max_line_bytes
+
+    def _take(self, shape: TableShape) -> None:
+        self.shape = shape
+        self.plan = plan_of(shape)
+        self.bound = bind_options(self._options, shape)
+
+    @property
+    def growth(self) -> tuple[Column, ...] | None:
+        """The columns that the table needs; None if it is as it was."""
+        return None if self.shape is self._given else self.shape.schema.columns
 
     @property
     def hash_all(self) -> bool:
@@ -38,6 +51,16 @@ class Target:
     def most_rows(self) -> int:
         """Rows of one chunk, so that records that leave out most of many columns fill no memory either."""
         return max(1, _MOST_CELLS // (len(self.plan.columns) or 1))
+
+    def grow(self, payloads: Callable[[], Iterable[object]]) -> bool:
+        """Whether the table got columns, or wider ones, that hold the payloads too; they are read only if it grows."""
+        if not self.shape.grows:
+            return False
+        needed = grown(self.shape, payloads(), max_columns=self._limits.max_columns)
+        if needed is self.shape:
+            return False
+        self._take(needed)
+        return True
 
 
 Read = Callable[[BinaryIO, Target, Refusals], Iterator[Rows]]
@@ -58,8 +81,7 @@ def decode_streamed(
     `read` yields the rows of chunk after chunk until it refuses something, and then only refuses, until that is full.
     """
     visibility_timeout(options.visibility_timeout_ms, limits)  # before a long body is decoded in vain
-    plan, bound = plan_for(shape.schema, shape.primary_key), bind_options(options, shape)
-    target = Target(plan=plan, bound=bound, max_line_bytes=limits.max_line_bytes)
+    target = Target(shape=shape, options=options, limits=limits)
     collector = Collector(limits=limits, request_key=request_key)
     refusals = Refusals()
     empty = True
@@ -67,15 +89,17 @@ def decode_streamed(
         with body.open() as source:
             for rows in read(source, target, refusals):
                 empty = False
-                add_rows(collector, rows, plan)
+                add_rows(collector, rows, target.plan)
         if refusals.count:
             raise refusals.error()
         if empty:
             raise Invalid("The body holds no records: send at least one")
+        bound = bind_options(options, replace(target.shape, grows=False))
         return collector.finish(
             request_hash=None if request_key is None else _body_hash(body, media_type, bound),
             wait_for_visibility=options.wait_for_visibility,
             visibility_timeout_ms=options.visibility_timeout_ms,
+            growth=target.growth,
         )
     except BaseException:
         collector.close()

@@ -7,9 +7,12 @@ import pyarrow as pa
 
 from catalog.schema import TableSchema, TableShape, arrow_schema
 from ingest.decode.batch import DecodedBatch, DecodeLimits
+from ingest.decode.bodies import decode_body
 from ingest.decode.envelope import read_envelope
 from ingest.decode.json_body import decode_json
+from ingest.decode.options import BodyOptions
 from storage.parquet import conform
+from tests.unit.body_cases import PLAIN, spool_of
 from tests.unit.decode_cases import LIMITS
 
 EMPTY = TableShape(schema=TableSchema(version=1, columns=()), grows=True, next_field_id=1)
@@ -45,7 +48,31 @@ class GrowingTable:
         self, *payloads: str, key: str | None = None, request_key: str | None = None, limits: DecodeLimits = LIMITS
     ) -> DecodedBatch:
         """The payloads, which are JSON text, are rows of the table."""
-        decoded = decode_json(body(payloads, key=key), shape=self.shape, limits=limits, request_key=request_key)
+        return self.take(decode_json(body(payloads, key=key), shape=self.shape, limits=limits, request_key=request_key))
+
+    def write_body(
+        self,
+        media_type: str,
+        content: bytes,
+        *,
+        options: BodyOptions = PLAIN,
+        request_key: str | None = None,
+        limits: DecodeLimits = LIMITS,
+    ) -> DecodedBatch:
+        """The records of a body of any kind are rows of the table."""
+        return self.take(
+            decode_body(
+                spool_of(content),
+                media_type=media_type,
+                shape=self.shape,
+                options=options,
+                limits=limits,
+                request_key=request_key,
+            )
+        )
+
+    def take(self, decoded: DecodedBatch) -> DecodedBatch:
+        """The request is accepted."""
         with decoded.payload.open() as source:
             self._batches += read_envelope(source)
         self.shape = grown_by(self.shape, decoded)

@@ -45,7 +45,7 @@ check: $(INSTALLED) ## lint, format, types, import contracts, migrations, genera
 	$(PY) -m duckmesh.devstack.isolated manage.py makemigrations --check --dry-run
 	$(PY) -m duckmesh.devstack.settings_page --check
 
-bench: $(INSTALLED) ## measure ingest and write-to-visible over HTTP; writes .duckmesh/bench/*.json
+bench: $(INSTALLED) ## measure the stack, and DuckLake beside it; writes .duckmesh/bench/*.json (ARGS=--help)
 	@$(PY) -m tests.benchmarks $(ARGS)
 
 fmt: $(INSTALLED) ## format the code and write the generated pages anew
@@ -56,7 +56,7 @@ fmt: $(INSTALLED) ## format the code and write the generated pages anew
 lock: $(INSTALLED) ## resolve requirements/*.in anew into the hashed *.txt
 	$(PY) -m venv .venv/lock
 	.venv/lock/bin/python -m pip install --quiet uv
-	for name in base embedded dev s3test; do \
+	for name in base embedded dev s3test bench; do \
 	  .venv/lock/bin/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-header --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
 	done

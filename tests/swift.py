@@ -6,8 +6,6 @@ the user's cache where the repository cannot be written. The four servers die wi
 
 import atexit
 import ctypes
-import fcntl
-import hashlib
 import os
 import pwd
 import secrets
@@ -19,14 +17,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-import venv
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.environments import ROOT, environment
+
 REQUIREMENTS = ROOT / "requirements" / "s3test.txt"
 
 ACCESS_KEY = "test:tester"
@@ -60,7 +58,7 @@ def unavailable_because() -> str | None:
 @contextmanager
 def running_swift() -> Iterator[Swift]:
     """Swift listens on free ports of 127.0.0.1; afterwards nothing of it is left."""
-    binaries = _environment() / "bin"
+    binaries = environment("s3test", requirements=REQUIREMENTS) / "bin"
     home = Path(tempfile.mkdtemp(prefix="duckmesh-swift-", dir=_data_parent()))
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -98,38 +96,6 @@ def shared_swift() -> Swift:
 
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _environment() -> Path:
-    """The virtual environment with Swift, made if there is none for these requirements and this Python."""
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    for parent in (ROOT / ".duckmesh", Path.home() / ".cache" / "duckmesh"):
-        with suppress(OSError):
-            (parent / "s3test").mkdir(parents=True, exist_ok=True)
-            environment = parent / "s3test" / wanted
-            complete = environment / "complete"
-            if complete.exists():
-                return environment
-            if os.access(parent / "s3test", os.W_OK):
-                break
-    else:
-        raise RuntimeError("neither the repository's .duckmesh nor ~/.cache can be written: no place for Swift")
-    with (environment.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not complete.exists():
-            venv.create(environment, clear=True, with_pip=True, symlinks=True)
-            pip: list[str | Path] = [
-                environment / "bin" / "python",
-                "-m",
-                "pip",
-                "--disable-pip-version-check",
-                "--quiet",
-            ]
-            subprocess.run(
-                [*pip, "install", "--require-hashes", "--only-binary", ":all:", "-r", REQUIREMENTS], check=True
-            )
-            complete.touch()
-    return environment
 
 
 def _data_parent() -> Path | None:

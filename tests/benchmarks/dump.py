@@ -25,10 +25,10 @@ def under_a_dump(target: Target, config: Config) -> list[Figure]:
         first += requests
         return drive(target, connections=16, work=work, path=path).per_second
 
-    measure(500)
-    free = measure(_REQUESTS)
+    measure(target.some(500))
+    free = measure(target.some(_REQUESTS))
     with _dump_held_open(config):
-        chunk = max(200, int(free * 5))
+        chunk = max(target.some(200), int(free * 5 * target.share))
         rates = [measure(chunk) for _ in range(_SECONDS_HELD // 5)]
     held = rates[-1]
     return [

@@ -5,7 +5,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,10 +25,15 @@ SCHEMA = {
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A running DuckMesh and a key of it with every role."""
+    """A running DuckMesh, a key of it with every role, and how much of the full size is to be measured."""
 
     base_url: str
     api_key: str
+    share: float = 1.0
+
+    def some(self, count: int) -> int:
+        """That share of what the full size has."""
+        return max(1, round(count * self.share))
 
 
 class Connection:
@@ -39,9 +44,17 @@ class Connection:
         self._http = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
         self._headers = {"Authorization": f"Bearer {target.api_key}", "Content-Type": "application/json"}
 
-    def request(self, method: str, path: str, body: bytes | None = None, *, expect: Sequence[int] = (200, 201)) -> Any:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        expect: Sequence[int] = (200, 201),
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """The decoded answer."""
-        self._http.request(method, path, body, self._headers)
+        self._http.request(method, path, body, {**self._headers, **(headers or {})})
         response = self._http.getresponse()
         content = response.read()
         if response.status not in expect:

@@ -22,9 +22,11 @@ def overhead(target: Target, *, objects: Path) -> list[Figure]:
     sql = _SQL.format(source="bench_query")
     body = _body(sql, min_visibility_token=token)
     sequential(target, times=50, call=lambda connection: connection.request("POST", "/v1/query", body))
-    ours = sequential(target, times=300, call=lambda connection: connection.request("POST", "/v1/query", body))
+    ours = sequential(
+        target, times=target.some(300), call=lambda connection: connection.request("POST", "/v1/query", body)
+    )
     bare = _bare(_SQL.format(source="t"), files=sorted(objects.rglob("bench_query/**/*.parquet")))
-    small = drive(target, connections=8, work=[_body(_SMALL)] * 1_500, path="/v1/query")
+    small = drive(target, connections=8, work=[_body(_SMALL)] * target.some(1_500), path="/v1/query")
     return [
         Figure("query overhead, warm, p50: /v1/query with barrier", ours.percentile(0.5), "ms"),
         Figure("… the same SQL on the same file in bare DuckDB, p50", bare, "ms"),

@@ -54,7 +54,7 @@ def evolve(change: TableChange, *, shape: TableShape, roles: Mapping[str, str], 
     ]
     columns = [*kept.values(), *numbered]
     _check_names(columns, review)
-    if not columns and not shape.grows:
+    if old and not columns:
         review.refuse("", "a table keeps at least one column")
     if len(columns) > MAX_COLUMNS:
         review.refuse("", f"a table has at most {MAX_COLUMNS} columns, not {len(columns)}")

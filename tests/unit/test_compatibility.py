@@ -95,10 +95,6 @@ def test_what_a_column_held_is_forgotten_with_its_type() -> None:
     assert column.holds == "wide"
 
 
-def test_a_growing_table_may_lose_all_its_columns() -> None:
-    assert change(roles={}, grows=True, drop=["id", "n", "s", "x"]).columns == ()
-
-
 REFUSED = [
     ("backward", {"widen": {"nope": "int64"}, "drop": ["gone"]}, {"nope", "gone"}),
     ("backward", {"rename": {"n": "S"}}, {"s"}),
@@ -142,9 +138,17 @@ def test_what_the_mode_allows_is_done(mode: str, body: dict[str, Any]) -> None:
     assert change(mode, **body).columns != SCHEMA.columns
 
 
-def test_the_last_column_of_a_table_stays() -> None:
+@pytest.mark.parametrize("grows", [False, True])
+def test_the_last_column_of_a_table_stays(grows: bool) -> None:
     with pytest.raises(SchemaIncompatible, match="at least one"):
-        change(roles={}, drop=["id", "n", "s", "x"])
+        change(roles={}, grows=grows, drop=["id", "n", "s", "x"])
+
+
+def test_a_table_that_has_not_grown_yet_can_be_given_its_first_columns() -> None:
+    shape = TableShape(schema=TableSchema(version=1, columns=()), grows=True, next_field_id=1)
+    body = {"add": [{"name": "a", "type": "date"}]}
+    assert evolve(parse_change({}), shape=shape, roles={}, mode="full").columns == ()
+    assert shown(evolve(parse_change(body), shape=shape, roles={}, mode="full")) == [(1, "a", "date", True)]
 
 
 def test_partitions_hold_their_columns_type() -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 import duckdb
 import pytest
 
-from storage.reading import ScanColumn, scan_sql, uniform_scan_sql
+from storage.reading import Changed, Part, ScanColumn, parts_sql, scan_sql, uniform_scan_sql
 
 TOKEN = ScanColumn(field_id=2_147_483_000, name="_duckmesh_token", duckdb_type="BIGINT")
 
@@ -160,6 +160,33 @@ def test_filters_on_widened_and_missing_columns_are_exact_and_prune_row_groups(t
     assert read(f"SELECT count(*) FROM {scan} WHERE z IS NULL") == [(200_000,)]
     assert read(f"SELECT count(*) FROM {scan} WHERE z > '2013-01-01'") == [(0,)]
     assert bytes_read("a = 199999") < bytes_read("a % 2 = 0")
+
+
+def test_parts_of_several_versions_read_as_one_and_each_prunes_row_groups(tmp_path: Path) -> None:
+    fields = {"a": 1, "d": 2, "s": 3}
+    select = "SELECT i::{a} AS a, (i / 10)::DOUBLE AS d, hash(i)::VARCHAR AS s FROM range({first}, {last}) t(i)"
+    old = write(tmp_path / "old.parquet", select.format(a="INTEGER", first=0, last=100_000), **fields)
+    new = write(tmp_path / "new.parquet", select.format(a="BIGINT", first=100_000, last=200_000), **fields)
+    columns = [column(1, "a", "BIGINT"), column(2, "d", "DOUBLE"), column(3, "s", "VARCHAR")]
+    parts = [Part(files=(new,), uniform=True), Part(files=(old,), changed=(Changed(field_id=1),)), Part(files=())]
+    scan = parts_sql(parts, columns)
+
+    def bytes_read(where: str) -> int:
+        with duckdb.connect() as db:
+            db.execute("PRAGMA enable_profiling = 'no_output'")
+            db.execute(f"SELECT max(s) FROM {scan} WHERE {where}").fetchall()
+            return int(json.loads(db.get_profiling_information(format="json"))["total_bytes_read"])
+
+    assert read(f"SELECT count(*), sum(a), count(d) FROM {scan}") == [(200_000, 199_999 * 100_000, 200_000)]
+    for where, unpruned in (("a = 5", "a % 2 = 0"), ("a = 199999", "a % 2 = 0"), ("d = 0.5", "d % 2 = 0")):
+        assert bytes_read(where) < bytes_read(unpruned), where
+
+
+def test_parts_without_files_are_an_empty_relation() -> None:
+    described = read(f"DESCRIBE SELECT * FROM {parts_sql([], [column(1, 'a', 'BIGINT')])}")
+    assert [(row[0], row[1]) for row in described] == [("a", "BIGINT")]
+    with pytest.raises(ValueError, match="column"):
+        parts_sql([], [])
 
 
 WIDENINGS = [

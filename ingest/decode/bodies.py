@@ -3,8 +3,11 @@
 from typing import Protocol
 
 from catalog.schema import TableShape
-from ingest.decode import lines
+from ingest.decode import columnar, csv_body, lines
 from ingest.decode.batch import DecodedBatch, DecodeLimits
+from ingest.decode.columnar import ARROW_TYPE, PARQUET_TYPE, decode_arrow, decode_parquet
+from ingest.decode.csv_body import decode_csv
+from ingest.decode.columnar import decode_arrow, decode_parquet
 from ingest.decode.json_body import decode_json
 from ingest.decode.lines import decode_lines
 from ingest.decode.options import BodyOptions
@@ -33,6 +36,11 @@ DECODERS: dict[str, Decoder] = {
     lines.MEDIA_TYPE: decode_lines,
     "application/ndjson": decode_lines,
     "application/jsonl": decode_lines,
+    csv_body.MEDIA_TYPE: decode_csv,
+    ARROW_TYPE: decode_arrow,
+    PARQUET_TYPE: decode_parquet,
+    columnar.ARROW_TYPE: decode_arrow,
+    columnar.PARQUET_TYPE: decode_parquet,
 }
 """The media types that are taken."""
 

@@ -31,6 +31,11 @@ def literal_text(number: Number) -> str:
     return str(number) if isinstance(number, int) else bytes(number).decode()
 
 
+def is_number(text: str) -> bool:
+    """Whether the text is a number in JSON."""
+    return _NUMBER.fullmatch(text) is not None
+
+
 def parse_decimal(text: str) -> Decimal:
     """The exact value of a number's text."""
     if len(text) > LONGEST_NUMBER:

@@ -74,6 +74,9 @@ _PARAMETERS = [
     OpenApiParameter("visibility_timeout_ms", int, default=5_000, description="Not with a JSON body, which says it."),
 ]
 
+_PACKED = 16
+"""How many times its size an Arrow or Parquet body may come to when its values are taken out of their packing."""
+
 
 def spool_policy(config: Config) -> SpoolPolicy:
     """Where bodies and what they are decoded to lie."""
@@ -87,6 +90,7 @@ def ingest_policy(config: Config) -> IngestPolicy:
         max_keyed_records=config.max_keyed_records_per_request,
         max_line_bytes=config.max_line_bytes,
         max_columns=config.max_columns,
+        max_decoded_bytes=_PACKED * config.max_body_bytes,
         max_visibility_timeout=config.max_visibility_timeout,
         spool=spool_policy(config),
     )

@@ -39,7 +39,7 @@ class Spool:
         """The bytes written so far, from their beginning; the caller closes it."""
         if self._file is None:
             assert self._memory is not None, "a closed spool holds nothing"
-            return io.BytesIO(self._memory.getbuffer())
+            return io.BytesIO(self._memory.getvalue())  # which share the bytes
         assert self.path is not None
         self.flush()
         return self.path.open("rb")

@@ -11,7 +11,7 @@ import pytest
 from tests.acceptance.caller import Caller, problem_of
 from tests.stack import Stack
 
-COMMANDS = ("create_tenant", "create_api_key", "revoke_api_key", "lag", "requeue_expired")
+COMMANDS = ("create_tenant", "create_api_key", "revoke_api_key", "lag", "requeue_expired", "replay_failed")
 
 # Arguments, exit status, and what the one JSON document says; None where the arguments themselves are wrong.
 CASES: list[tuple[tuple[str, ...], int, dict[str, Any] | None]] = [
@@ -27,6 +27,8 @@ CASES: list[tuple[tuple[str, ...], int, dict[str, Any] | None]] = [
     (("lag", "nobody"), 1, {"error_code": "TENANT_NOT_FOUND"}),
     (("requeue_expired",), 0, {"requeued_claims": 0}),
     (("requeue_expired", "demo"), 2, None),
+    (("replay_failed",), 0, {"replayed": 0, "failed_event_ids": []}),
+    (("replay_failed", "--tenant", "nobody"), 1, {"error_code": "TENANT_NOT_FOUND"}),
 ]
 
 

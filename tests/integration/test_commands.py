@@ -11,6 +11,8 @@ from api.models import ApiKey
 from catalog.models import Snapshot, Tenant
 from catalog.tenants import create_tenant
 from duckmesh.kernel import clock
+from tests.factories import make_table
+from tests.lake import fail_oldest, write_ids
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -73,6 +75,10 @@ def test_an_expiry_is_a_time_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
         (("create_api_key", "acme", "--role", "ops_admin", "--expires", "2001-01-01"), 2, "INVALID_REQUEST"),
         (("revoke_api_key", "nothing"), 1, "API_KEY_NOT_FOUND"),
         (("lag", "nobody"), 1, "TENANT_NOT_FOUND"),
+        (("replay_failed", "--tenant", "nobody"), 1, "TENANT_NOT_FOUND"),
+        (("failed_events", "--tenant", "nobody"), 1, "TENANT_NOT_FOUND"),
+        (("failed_events", "--tenant", "acme", "--discard", "1"), 1, "FAILED_EVENT_NOT_FOUND"),
+        (("failed_events", "--discard", "1"), 2, "INVALID_REQUEST"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -117,3 +123,38 @@ def test_lag_shows_one_tenant_or_all(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_requeue_expired_says_how_many(capsys: pytest.CaptureFixture[str]) -> None:
     assert Run(capsys, "requeue_expired", "--json").document() == {"requeued_claims": 0}
+
+
+def test_failed_writes_are_listed_discarded_and_replayed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Run(capsys, "failed_events").out == "No write is failed.\n"
+    failed: dict[str, list[int]] = {}
+    for tenant_id in ("acme", "other"):
+        create_tenant(tenant_id=tenant_id)
+        make_table(tenant_id=tenant_id)
+        for identity in "ab":
+            write_ids(tenant_id, identity)
+            failed.setdefault(tenant_id, []).append(fail_oldest(tenant_id))
+    listed = Run(capsys, "failed_events", "--json")
+    assert [event["event_id"] for event in listed.document()["failed_events"]] == failed["acme"] + failed["other"]
+    shown = Run(capsys, "failed_events", "--tenant", "acme")
+    assert (shown.status, len(shown.out.splitlines())) == (0, 2)
+    assert "Broken: a test" in shown.out
+    discarded = Run(capsys, "failed_events", "--tenant", "acme", "--discard", str(failed["acme"][0]), "--json")
+    assert (discarded.status, discarded.document()["state"]) == (0, "discarded")
+    again = Run(capsys, "failed_events", "--tenant", "acme", "--discard", str(failed["acme"][0]), "--json")
+    assert (again.status, again.document()["error_code"]) == (1, "EVENT_NOT_FAILED")
+    replayed = Run(capsys, "replay_failed", "--tenant", "acme", "--json")
+    assert replayed.document() == {"replayed": 1, "failed_event_ids": failed["acme"][1:]}
+    assert Run(capsys, "replay_failed").out == "Failed writes replayed: 2.\n"
+    assert Run(capsys, "replay_failed", "--json").document() == {"replayed": 0, "failed_event_ids": []}
+
+
+def test_housekeeping_says_what_it_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Run(capsys, "housekeeping", "--json").document() == {
+        "keys": 0,
+        "envelopes": 0,
+        "staged_objects": 0,
+        "scratch_files": 0,
+        "index_rebuilt": False,
+        "finished": True,
+    }

@@ -14,7 +14,7 @@ from duckmesh.urls import urlpatterns
 # The paths of CONTRACT.md that exist so far.
 CONTRACT = {
     "/v1/tables": {"get", "post"},
-    "/v1/tables/{table}": {"get", "delete"},
+    "/v1/tables/{table}": {"get", "patch", "delete"},
     "/v1/ingest/{table}": {"post"},
     "/v1/failed-events": {"get"},
     "/v1/failed-events/{id}": {"get", "delete"},

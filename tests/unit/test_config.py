@@ -41,6 +41,14 @@ def test_sizes_are_written_with_a_unit(tmp_path: Path, text: str, meant: int) ->
     assert _load(tmp_path, MAX_BODY_BYTES=text).max_body_bytes == meant
 
 
+@pytest.mark.parametrize("name", ["MAX_BYTES_PER_SECOND", "MAX_STORED_BYTES", "MIN_FREE_DISK_BYTES", "MAX_BUS_BYTES"])
+def test_a_bound_that_can_be_off_is_a_size_or_0(tmp_path: Path, name: str) -> None:
+    for text, meant in (("0", 0), ("10GiB", 10 * 2**30)):
+        assert getattr(_load(tmp_path, **{name: text}), name.lower()) == meant
+    with pytest.raises(ConfigError, match=f"DUCKMESH_{name}"):
+        _load(tmp_path, **{name: "-1"})
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [

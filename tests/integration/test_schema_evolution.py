@@ -354,3 +354,17 @@ def test_a_growing_table_is_changed_too(lake: Lake) -> None:
     lake.materialize(tenant_id)
     everything = "SELECT * FROM events ORDER BY name"
     assert read_rows(lake, tenant_id, everything) == [{"name": "a", "id": None}, {"name": "b", "id": 1}]
+
+
+def test_a_key_that_is_widened_is_the_same_key(lake: Lake) -> None:
+    tenant_id = make_tenant()
+    columns = [ParsedColumn(name="k", type="int32"), ParsedColumn(name="n", type="int32")]
+    make_table(tenant_id=tenant_id, columns=columns, primary_key_cols=["k"])
+    write(tenant_id, payloads({"k": 1, "n": 1}, {"k": 2, "n": 1}, {"k": 3, "n": 1}))
+    lake.materialize(tenant_id)
+    write(tenant_id, payloads({"k": 3}, op="delete"))
+    patch(tenant_id, widen={"k": "int64", "n": "decimal(12,1)"})
+    write(tenant_id, payloads({"k": 1, "n": "2.5"}, {"k": 2**40, "n": None}))
+    lake.materialize(tenant_id)
+    rows = read_rows(lake, tenant_id, "SELECT k, n::VARCHAR AS n FROM events ORDER BY k")
+    assert rows == [{"k": 1, "n": "2.5"}, {"k": 2, "n": "1.0"}, {"k": 2**40, "n": None}]

@@ -17,6 +17,7 @@ from ingest.decode.numbers import Number
 from storage.conversion import conversion_sql, is_convertible
 from storage.parquet import conform
 
+OTHER = Column(field_id=2, name="b", type="int64")
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
@@ -173,3 +174,12 @@ def test_strings_are_escaped_in_json_as_decoding_escapes_them(values: list[str])
 def test_each_character_is_escaped_in_json_as_decoding_escapes_it() -> None:
     values = [chr(code) for code in [*range(0x800), 0x2028, 0x2029, 0xFEFF, 0xFFFD, 0xFFFE, 0x10FFFF]]
     assert shown(values, "string", "json") == [json_text(value) for value in values]
+
+
+def test_rows_keep_their_order_however_many_and_however_chunked() -> None:
+    old = TableSchema(version=1, columns=(Column(field_id=1, name="a", type="int64"), OTHER))
+    new = TableSchema(version=2, columns=(Column(field_id=1, name="a", type="string", holds="number"), OTHER))
+    chunks = [pa.array(range(start, start + 7_919)) for start in range(0, 100 * 7_919, 7_919)]
+    rows = pa.table([pa.chunked_array(chunks), pa.chunked_array(chunks)], schema=arrow_schema(old, keyed=False))
+    made = conform(rows, arrow_schema(new, keyed=False))
+    assert made.column(0).cast(pa.int64()).equals(made.column(1))

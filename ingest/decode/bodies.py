@@ -3,11 +3,10 @@
 from typing import Protocol
 
 from catalog.schema import TableShape
-from ingest.decode import columnar, csv_body, lines
+from ingest.decode import csv_body, lines
 from ingest.decode.batch import DecodedBatch, DecodeLimits
 from ingest.decode.columnar import ARROW_TYPE, PARQUET_TYPE, decode_arrow, decode_parquet
 from ingest.decode.csv_body import decode_csv
-from ingest.decode.columnar import decode_arrow, decode_parquet
 from ingest.decode.json_body import decode_json
 from ingest.decode.lines import decode_lines
 from ingest.decode.options import BodyOptions
@@ -39,8 +38,6 @@ DECODERS: dict[str, Decoder] = {
     csv_body.MEDIA_TYPE: decode_csv,
     ARROW_TYPE: decode_arrow,
     PARQUET_TYPE: decode_parquet,
-    columnar.ARROW_TYPE: decode_arrow,
-    columnar.PARQUET_TYPE: decode_parquet,
 }
 """The media types that are taken."""
 

@@ -21,18 +21,19 @@ _to_json = converter(_JSON)
 def converted(array: pa.Array, type_: LogicalType, problems: Problems) -> pa.Array:
     """The values as a column of this type stores them; if there are problems, they are told and the answer is void.
 
-    The array is valid. Raises `ValueRefused` if no value of the array's type can be the column's.
+    Strings in a json column are JSON texts. The array is valid. Raises `ValueRefused` if no value of the array's type
+    can be the column's.
     """
-    array, extension = _stored(array)
-    if pa.types.is_null(array.type):
-        return pa.nulls(len(array), arrow_type(str(type_)))
+    stored, extension = _stored(array)
+    if pa.types.is_null(stored.type):
+        return pa.nulls(len(stored), arrow_type(str(type_)))
     if type_.kind == "json":
-        return _json(array, extension, problems)
+        return of_texts(stored, _JSON, problems, _parsed) if is_text(stored.type) else json_values(array, problems)
     if type_.kind == "bool" and extension == "arrow.bool8":
-        return array.cast(pa.bool_())
+        return stored.cast(pa.bool_())
     if type_.item is not None:
-        return _lists(array, type_, problems)
-    return simple_values(array, type_, problems)
+        return _lists(stored, type_, problems)
+    return simple_values(stored, type_, problems)
 
 
 def _stored(array: pa.Array) -> tuple[pa.Array, str]:
@@ -55,19 +56,20 @@ def _lists(array: pa.Array, type_: LogicalType, problems: Problems) -> pa.Array:
     return array if same else rebuilt(parts, values)
 
 
-def _json(array: pa.Array, extension: str, problems: Problems) -> pa.Array:
-    """JSON texts. A string is a JSON string, unless its type says that it holds JSON."""
-    if extension == "arrow.json":
-        return of_texts(array, _JSON, problems, _parsed)
-    if pa.types.is_struct(array.type):
-        return _objects(array, problems)
-    if pa.types.is_map(array.type):
-        return _maps(array, problems)
-    if is_list(array.type):
-        parts = list_parts(array)
-        items = converted(parts.values, _JSON, ElementProblems(problems, parents=parts.parents))
+def json_values(array: pa.Array, problems: Problems) -> pa.Array:
+    """JSON texts of values of any type. A string is a JSON string, unless its type says that it holds JSON."""
+    stored, extension = _stored(array)
+    if pa.types.is_null(stored.type) or extension == "arrow.json":
+        return converted(stored, _JSON, problems)
+    if pa.types.is_struct(stored.type):
+        return _objects(stored, problems)
+    if pa.types.is_map(stored.type):
+        return _maps(stored, problems)
+    if is_list(stored.type):
+        parts = list_parts(stored)
+        items = json_values(parts.values, ElementProblems(problems, parents=parts.parents))
         return enclosed("[", pc.binary_join(rebuilt(parts, pc.fill_null(items, "null")), ","), "]")
-    type_ = parse_type({"arrow.uuid": "uuid", "arrow.bool8": "bool"}.get(extension) or logical_type_of(array.type))
+    type_ = parse_type({"arrow.uuid": "uuid", "arrow.bool8": "bool"}.get(extension) or logical_type_of(stored.type))
     return json_texts(converted(array, type_, problems), type_)
 
 
@@ -83,7 +85,7 @@ def _parsed(text: object) -> tuple[object, object]:
 def _objects(array: pa.Array, problems: Problems) -> pa.Array:
     members = []
     for field, values in zip(array.type, array.flatten(), strict=True):
-        texts = pc.fill_null(converted(values, _JSON, problems), "null")
+        texts = pc.fill_null(json_values(values, problems), "null")
         name = quoted(pa.array([field.name]))[0].as_py()
         members.append(enclosed(f"{name}:", texts, ""))
     inner = pc.binary_join_element_wise(*members, ",") if members else pa.array([""] * len(array))
@@ -102,6 +104,6 @@ def _maps(array: pa.Array, problems: Problems) -> pa.Array:
         if key in seen:
             of_entries.add(place, f"repeats the key {shown(key[1])!r}")
         seen.add(key)
-    texts = pc.fill_null(converted(items, _JSON, of_entries), "null")
+    texts = pc.fill_null(json_values(items, of_entries), "null")
     members = pc.binary_join_element_wise(quoted(keys.cast(pa.string())), texts, ":")
     return enclosed("{", pc.binary_join(rebuilt(parts, members), ","), "}")

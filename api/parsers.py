@@ -37,11 +37,8 @@ def require_media_type(request: HttpRequest, *accepted: str) -> str:
     """The body's media type, which is one of `accepted` and, if text, UTF-8; else `UnsupportedMediaType`."""
     given = media_type(request)
     if given not in accepted:
-        raise UnsupportedMediaType(
-            f"The body's Content-Type must be {' or '.join(accepted)}.",
-            content_type=given[:100],
-            accepted=[*accepted],
-        )
+        named = "one that docs/bodies.md lists" if len(accepted) > 1 else accepted[0]
+        raise UnsupportedMediaType(f"The body's Content-Type must be {named}.", content_type=given[:100])
     charset = (request.content_params or {}).get("charset", "utf-8").lower()
     if charset not in {"utf-8", "utf8", "us-ascii"}:
         raise UnsupportedMediaType("The body must be UTF-8.", charset=charset[:100])

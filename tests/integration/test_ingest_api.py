@@ -138,7 +138,7 @@ def test_a_body_that_cannot_be_understood_is_refused_whole(sender: Sender, body:
 def test_other_kinds_of_body_are_refused(sender: Sender) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/jsonx"):
         problem = problem_of(sender.post(b"a,b\n", content_type=kind), 415, "UNSUPPORTED_MEDIA_TYPE")
-        assert problem["context"]["accepted"][0] == "application/json"
+        assert problem["context"] == {"content_type": kind}
     problem = problem_of(sender.post(b"x", content_encoding="br"), 415, "UNSUPPORTED_MEDIA_TYPE")
     assert problem["context"]["accepted"] == ["identity", "gzip", "zstd"]
     body = json.dumps({"records": [record(1)]}).encode()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from catalog.partitions import field_name
 from catalog.schema import ParsedColumn, parse_schema
 from duckmesh.kernel.errors import JSON, Invalid
 
@@ -119,5 +120,10 @@ def _partition_spec(
         if key and known.name not in key:
             # Otherwise two rows of one key could lie in two partitions and be folded apart.
             problems.append(f"partition_spec: {known.name} must be one of the primary_key_cols")
+        if known.type.startswith("list<"):
+            problems.append(f"partition_spec: {known.name} is a list, which is no partition")
         parsed.append({"column": known.name, "transform": transform})
+    names = [field_name(column=field["column"], transform=field["transform"]) for field in parsed]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    problems += [f"partition_spec: two fields would be called {name}" for name in twice]
     return {"fields": parsed} if parsed else {}

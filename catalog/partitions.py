@@ -37,9 +37,7 @@ class PartitionField:
     @property
     def name(self) -> str:
         """What the value is called where partitions are recorded."""
-        if self.transform == "identity":
-            return self.column
-        return f"{self.column}_{self.transform.replace('[', '_').rstrip(']')}"
+        return field_name(column=self.column, transform=self.transform)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +46,11 @@ class Part:
 
     values: Mapping[str, JSON]
     rows: pa.Table
+
+
+def field_name(*, column: str, transform: str) -> str:
+    """What the field of a partition is called."""
+    return column if transform == "identity" else f"{column}_{transform.replace('[', '_').rstrip(']')}"
 
 
 def partition_fields(spec: Mapping[str, Any], *, schema: TableSchema) -> tuple[PartitionField, ...]:

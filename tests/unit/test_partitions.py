@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog.definition import parse_definition
 from catalog.partitions import PartitionField, group_rows, partition_fields, spelled, split
 from catalog.schema import TableSchema, arrow_type, parse_columns, with_field_ids
+from duckmesh.kernel.errors import Invalid
 
 
 def field(kind: str, transform: str, column: str = "c") -> PartitionField:
@@ -157,3 +159,31 @@ def test_a_hundred_thousand_partitions_are_no_trouble() -> None:
     parts = split(table, [field("int64", "identity")], most=11)
     assert [part.rows.num_rows for part in parts] == [2] * 10 + [99_990]
     assert [part.values for part in parts] == [*({"c": n} for n in range(10)), {}]
+
+
+def definition_with(*fields: tuple[str, str]) -> dict[str, Any]:
+    columns = [("a", "timestamp"), ("a_day", "string"), ("l", "list<int64>"), ("n", "int64")]
+    return {
+        "table_name": "t",
+        "schema_json": {"columns": [{"name": name, "type": kind} for name, kind in columns]},
+        "partition_spec": {"fields": [{"column": column, "transform": transform} for column, transform in fields]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ([("l", "identity")], "is a list"),
+        ([("l", "bucket[4]")], "is a list"),
+        ([("a", "day"), ("a_day", "identity")], "two fields would be called a_day"),
+        ([("n", "bucket[4]"), ("n", "bucket[4]")], "two fields would be called n_bucket_4"),
+    ],
+)
+def test_a_spec_whose_partitions_could_not_be_told_apart_is_refused(fields: list[tuple[str, str]], reason: str) -> None:
+    with pytest.raises(Invalid, match=reason):
+        parse_definition(definition_with(*fields))
+
+
+def test_a_column_may_be_in_several_fields() -> None:
+    json = definition_with(("n", "bucket[4]"), ("n", "bucket[8]"), ("a", "day"), ("a", "hour"))
+    assert parse_definition(json).partition_spec == json["partition_spec"]

@@ -17,14 +17,16 @@ from duckmesh.kernel.failpoints import failpoint
 # middle loses it with its session.
 _ALONE = "SELECT pg_try_advisory_xact_lock(hashtextextended('duckmesh.housekeeping', 0))"
 
-# In the order of the ids, which is nearly that of the time: where no envelope is old, none behind it is.
+# In the order of the ids, which is nearly that of the time: where no envelope is old, none behind it is. The two inner
+# questions are asked so that only their indexes can answer them: asked by EXISTS they were answered by reading tables.
 _WALK = """
 SELECT event_id, old,
        old AND state IN ('committed', 'discarded', 'dropped')
-       AND EXISTS (SELECT 1 FROM ingest_event n WHERE n.tenant_id = e.tenant_id AND n.last_token > e.last_token)
-       AND NOT (state = 'committed' AND passed_in IS NOT NULL
-                AND EXISTS (SELECT 1 FROM snapshot s WHERE s.tenant_id = e.tenant_id
-                               AND s.snapshot_id >= e.passed_in AND s.snapshot_id < e.snapshot_id)),
+       AND last_token < (SELECT n.last_token FROM ingest_event n WHERE n.tenant_id = e.tenant_id
+                          ORDER BY n.last_token DESC LIMIT 1)
+       AND (state <> 'committed' OR passed_in IS NULL
+            OR (SELECT s.snapshot_id FROM snapshot s WHERE s.tenant_id = e.tenant_id AND s.snapshot_id >= e.passed_in
+                 ORDER BY s.snapshot_id LIMIT 1) >= snapshot_id),
        record_count + cardinality(excluded) + 1
   FROM (SELECT *, accepted_at < clock_timestamp() - make_interval(secs => %(window)s) AS old
           FROM ingest_event WHERE event_id > %(after)s ORDER BY event_id LIMIT %(most)s) e

@@ -16,6 +16,7 @@ from catalog.expire import expire_snapshots
 from catalog.publish import lock_head
 from catalog.readset import read_set
 from catalog.snapshots import resolve
+from duckmesh.celery import app
 from ingest.failed import discard, replay
 from ingest.housekeeping import HousekeepingPolicy, Kept, keep_house
 from ingest.key_index import rebuild_if_bloated
@@ -362,3 +363,16 @@ def test_index_that_a_killed_rebuild_left_is_dropped() -> None:
         assert not rebuild_if_bloated(least_bytes=2**30)
         cursor.execute("SELECT to_regclass('ingest_key_pkey_ccnew')")
         assert cursor.fetchone()[0] is None
+
+
+def test_beat_sends_housekeeping_to_the_maintenance_queue_and_its_task_runs(tenant_id: str) -> None:
+    app.loader.import_default_modules()
+    assert {entry["task"] for entry in app.conf.beat_schedule.values()} <= set(app.tasks)
+    assert app.amqp.router.route({}, "ingest.tasks.keep_house")["queue"].name == "maintenance"
+    assert app.amqp.router.route({}, "ingest.tasks.sweep")["queue"].name == "materialize"
+    for identity in "ab":
+        write_ids(tenant_id, identity)
+    IngestEvent.objects.update(state="committed", snapshot_id=1)
+    age(tenant_id)
+    app.tasks["ingest.tasks.keep_house"]()
+    assert tokens(tenant_id) == [2]

@@ -142,9 +142,11 @@ def conform(table: pa.Table, target: pa.Schema) -> pa.Table:
         if index is None:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
-        columns.append(table.column(index))
-        source = table.schema.field(index)
-        if source.metadata[TYPE_KEY] != field.metadata[TYPE_KEY]:
+        column, source = table.column(index), table.schema.field(index)
+        alike = source.metadata[TYPE_KEY] == field.metadata[TYPE_KEY]
+        # Nulls are nulls in every type, also where the one cannot be shown as the other.
+        columns.append(column if alike or column.null_count < table.num_rows else pa.nulls(table.num_rows, field.type))
+        if not alike and column.null_count < table.num_rows:
             changed.append((place, field, _shown(source, field, f"c{place}")))
     if changed:
         rows = pa.table({f"c{place}": columns[place] for place, _, _ in changed})

@@ -10,12 +10,13 @@ from ingest.decode import hashing
 from ingest.decode.batch import DecodedBatch, DecodeLimits
 from ingest.decode.collect import Collector, visibility_timeout
 from ingest.decode.columnar_frames import Frames
+from ingest.decode.columnar_growth import BroughtColumns
 from ingest.decode.columnar_rows import RowReader, match_columns
 from ingest.decode.columnar_size import Budget, decoded_bytes
 from ingest.decode.columnar_source import MOST_ROWS, Source, open_arrow, open_parquet
 from ingest.decode.columnar_types import logical_type_of
-from ingest.decode.options import BodyOptions, BoundOptions, bind_options
-from ingest.decode.plan import TablePlan, plan_for
+from ingest.decode.options import BodyOptions, BoundOptions, bind_options, require_columns
+from ingest.decode.plan import TablePlan, plan_of
 from ingest.decode.refusals import Refusals
 from ingest.decode.spool import Spool
 
@@ -55,31 +56,40 @@ def _decode(
     request_key: str | None,
 ) -> DecodedBatch:
     visibility_timeout(options.visibility_timeout_ms, limits)  # before a long body is decoded in vain
-    plan, bound = plan_for(shape.schema, shape.primary_key), bind_options(options, shape)
+    bind_options(options, shape)
     collector = Collector(limits=limits, request_key=request_key)
     try:
         # Once for what the body says of itself, before it is read, and once for what its values come to.
         source = open_(body, Budget(limits.max_decoded_bytes))
-        _collect(source, plan, bound, collector, Budget(limits.max_decoded_bytes))
+        if not source.schema.names:
+            raise Invalid("The body has no columns")
+        refusals = Refusals()
+        brought = BroughtColumns(shape, source.schema, max_columns=limits.max_columns, refusals=refusals)
+        bound = bind_options(options, brought.shape)
+        _collect(source, brought, bound, Frames(collector), refusals, Budget(limits.max_decoded_bytes))
+        require_columns(options, brought.grown)
         return collector.finish(
             request_hash=None if request_key is None else _body_hash(body, media_type, bound),
             wait_for_visibility=options.wait_for_visibility,
             visibility_timeout_ms=options.visibility_timeout_ms,
+            growth=None if brought.grown is shape else brought.grown.schema.columns,
         )
     except BaseException:
         collector.close()
         raise
 
 
-def _collect(source: Source, plan: TablePlan, bound: BoundOptions, collector: Collector, budget: Budget) -> None:
-    if not source.schema.names:
-        raise Invalid("The body has no columns")
-    refusals = Refusals()
+def _collect(
+    source: Source, brought: BroughtColumns, bound: BoundOptions, frames: Frames, refusals: Refusals, budget: Budget
+) -> None:
+    if refusals.count:
+        raise refusals.error()
+    plan = plan_of(brought.shape)
     reader = RowReader(plan, bound, match_columns(source.schema, plan, bound, refusals), refusals)
-    frames = Frames(collector)
     if not refusals.count:
         for batch in _slices(source, budget, row_bytes=_row_bytes(plan)):
             if (rows := reader.read(batch)) is not None:
+                brought.see(rows.batch)
                 frames.add(rows)
             if refusals.full:
                 break

@@ -31,7 +31,8 @@ def match_columns(schema: pa.Schema, plan: TablePlan, bound: BoundOptions, refus
     for position, field in enumerate(schema):
         column = plan.by_folded_name.get(field.name.lower())
         if column is None:
-            refusals.add(index=0, column=field.name, reason="unknown field")
+            if not (plan.grows and pa.types.is_null(field.type)):
+                refusals.add(index=0, column=field.name, reason="unknown field")
         elif column.name in positions:
             reason = f"gives the column {column.name} a second time (names compare without case)"
             refusals.add(index=0, column=field.name, reason=reason)

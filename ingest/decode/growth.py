@@ -40,6 +40,11 @@ class Growth:
         schema = TableSchema(version=self._shape.schema.version, columns=tuple(self._columns))
         return replace(self._shape, schema=schema, next_field_id=self._next_field_id)
 
+    def column(self, name: str) -> Column | None:
+        """The column of this name by now."""
+        position = self._position(name)
+        return None if position is None else self._columns[position]
+
     def see(self, payload: object) -> None:
         """The columns hold the values of the payload too, if it is an object."""
         if isinstance(payload, dict):
@@ -123,14 +128,20 @@ def decode_growing(
 
 def why_unknown(name: str, value: object) -> str | None:
     """Why a growing table cannot hold the value of a field that has not become a column; None for a null, it can."""
+    if name_problem(name) is None:
+        try:
+            if value is None:
+                return None
+            kind_of(value)
+        except ValueRefused as refused:
+            return str(refused)
+    return why_no_column(name)
+
+
+def why_no_column(name: str) -> str:
+    """Why a field of this name has not become a column of a growing table."""
     if problem := name_problem(name):
         return f"cannot become a column: {problem}"
-    if value is None:
-        return None
-    try:
-        kind_of(value)
-    except ValueRefused as refused:
-        return str(refused)
     return "would be a column more than the table may have"
 
 

@@ -1,7 +1,7 @@
 """What a body of bare payloads leaves to its query string: what is done with them, and which columns mean more."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from catalog.schema import Column, TableShape, parse_type
 from duckmesh.kernel.errors import Invalid
@@ -86,6 +86,12 @@ def bind_options(options: BodyOptions, shape: TableShape) -> BoundOptions:
             f" {event_time.type}"
         )
     return BoundOptions(op=OPS[options.op], key=key, event_time=event_time)
+
+
+def require_columns(options: BodyOptions, shape: TableShape) -> None:
+    """Raise `Invalid` if an option names a column that a growing table of this shape has not got by now."""
+    for option, name in (("key_column", options.key_column), ("event_time_column", options.event_time_column)):
+        _column(option, name, replace(shape, grows=False))
 
 
 def _column(option: str, name: str | None, shape: TableShape) -> Column | None:

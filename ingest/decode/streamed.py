@@ -12,7 +12,7 @@ from ingest.decode.collect import Collector, visibility_timeout
 from ingest.decode.growth import grown
 from ingest.decode.json_body import add_rows
 from ingest.decode.keys import all_keys_fit, key_texts, span_of
-from ingest.decode.options import BodyOptions, BoundOptions, bind_options
+from ingest.decode.options import BodyOptions, BoundOptions, bind_options, require_columns
 from ingest.decode.plan import plan_of
 from ingest.decode.refusals import Doubt, Refusals, ValueRefused
 from ingest.decode.rows import Rows
@@ -94,9 +94,9 @@ def decode_streamed(
             raise refusals.error()
         if empty:
             raise Invalid("The body holds no records: send at least one")
-        bound = bind_options(options, replace(target.shape, grows=False))
+        require_columns(options, target.shape)
         return collector.finish(
-            request_hash=None if request_key is None else _body_hash(body, media_type, bound),
+            request_hash=None if request_key is None else _body_hash(body, media_type, target.bound),
             wait_for_visibility=options.wait_for_visibility,
             visibility_timeout_ms=options.visibility_timeout_ms,
             growth=target.growth,

@@ -4,6 +4,7 @@ import io
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 
@@ -14,7 +15,9 @@ from tests.benchmarks.ingest import make_table
 from tests.benchmarks.load import Connection, Target, records
 from tests.benchmarks.report import Figure
 
-_ROWS, _CONNECTIONS = 100_000, 2
+ARROW, PARQUET = "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"
+CONNECTIONS = 2
+_ROWS = 100_000
 _COLUMNS = pa.schema(
     [
         ("id", pa.int64()),
@@ -27,33 +30,50 @@ _COLUMNS = pa.schema(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """One body and a table that it is posted to again and again, each time with another request key."""
+
+    target: Target
+    path: str
+    media_type: str
+    body: bytes
+    rows: int
+    numbers: "count[int]" = field(default_factory=count)
+
+    def post(self, requests: int) -> float:
+        """The rows a second that so many requests made durable."""
+        return requests * self.rows / _together(self.target, self._post, requests=requests)
+
+    def _post(self, connection: Connection) -> None:
+        headers = {"Content-Type": self.media_type, "Idempotency-Key": f"request-{next(self.numbers)}"}
+        connection.request("POST", self.path, self.body, headers=headers)
+
+
+def load(target: Target, *, table: str, media_type: str) -> Load:
+    """A body of 100,000 rows for a new table."""
+    rows = _table(target.some(_ROWS))
+    body = (_arrow if media_type == ARROW else _parquet)(rows)
+    return Load(target=target, path=make_table(target, table), media_type=media_type, body=body, rows=rows.num_rows)
+
+
 def large_bodies(target: Target) -> list[Figure]:
     """Rows a second of bodies of 100,000 rows, over 2 connections, acknowledged."""
-    table = _table(target.some(_ROWS))
-    arrow = _measure(target, "Arrow", "application/vnd.apache.arrow.stream", _arrow(table), rows=table.num_rows)
-    parquet = _measure(target, "Parquet", "application/vnd.apache.parquet", _parquet(table), rows=table.num_rows)
-    return [*arrow, *parquet]
-
-
-def _measure(target: Target, name: str, media_type: str, body: bytes, *, rows: int) -> list[Figure]:
-    path = make_table(target, f"bench_{name.lower()}")
-    requests, numbers = max(4, target.some(40)), count()
-
-    def post(connection: Connection) -> None:
-        headers = {"Content-Type": media_type, "Idempotency-Key": f"request-{next(numbers)}"}
-        connection.request("POST", path, body, headers=headers)
-
-    _together(target, post, requests=_CONNECTIONS)
-    seconds = _together(target, post, requests=requests)
-    return [
-        Figure(
-            f"{name} bodies of {rows:,} rows, one request key, {_CONNECTIONS} connections",
-            requests * rows / seconds,
-            "rows/s",
-            bar=1_000_000,
-        ),
-        Figure("… size of a body", len(body) / 2**20, "MiB"),
-    ]
+    figures = []
+    for name, media_type in (("Arrow", ARROW), ("Parquet", PARQUET)):
+        bodies = load(target, table=f"bench_{name.lower()}", media_type=media_type)
+        bodies.post(CONNECTIONS)
+        rate = bodies.post(max(4, target.some(40)))
+        figures += [
+            Figure(
+                f"{name} bodies of {bodies.rows:,} rows, one request key, {CONNECTIONS} connections",
+                rate,
+                "rows/s",
+                bar=1_000_000,
+            ),
+            Figure("… size of a body", len(bodies.body) / 2**20, "MiB"),
+        ]
+    return figures
 
 
 def _table(rows: int) -> pa.Table:
@@ -93,7 +113,7 @@ def _together(target: Target, post: Callable[[Connection], None], *, requests: i
         except BaseException as exc:  # noqa: BLE001 - handed to the caller below
             errors.append(exc)
 
-    threads = [threading.Thread(target=work) for _ in range(_CONNECTIONS)]
+    threads = [threading.Thread(target=work) for _ in range(CONNECTIONS)]
     began = time.perf_counter()
     for thread in threads:
         thread.start()

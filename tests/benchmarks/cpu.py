@@ -1,6 +1,7 @@
 """What records cost in CPU time until they are visible, and which program spends it."""
 
 import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import psutil
@@ -8,6 +9,7 @@ import psutil
 from duckmesh.devstack.layout import Home
 from duckmesh.devstack.supervision import Supervisor
 from duckmesh.kernel.config import Config
+from tests.benchmarks import columnar
 from tests.benchmarks.ingest import await_all, make_table
 from tests.benchmarks.load import Connection, Target, drive, ingest_bodies
 from tests.benchmarks.report import Figure
@@ -18,21 +20,41 @@ _LEAST = 0.05  # seconds in a million records below which a program is not worth
 
 
 def by_program(target: Target, config: Config) -> list[Figure]:
-    """CPU seconds per million keyed JSON records, over 8 connections, by program."""
+    """CPU seconds per million records by program: keyed JSON over 8 connections, and Arrow bodies over 2."""
     requests = target.some(400)
     path = make_table(target, "bench_cpu")
     warm = ingest_bodies(first=0, requests=_CONNECTIONS * 2, per_request=_PER_REQUEST)
-    drive(target, connections=_CONNECTIONS, work=warm, path=path)
-    await_all(Connection(target), path)
     work = ingest_bodies(first=len(warm) * _PER_REQUEST, requests=requests, per_request=_PER_REQUEST)
+
+    def send_json(bodies: Sequence[bytes]) -> None:
+        drive(target, connections=_CONNECTIONS, work=bodies, path=path)
+        await_all(Connection(target), path)
+
+    arrow = columnar.load(target, table="bench_cpu_arrow", media_type=columnar.ARROW)
+
+    def send_arrow(requests: int) -> None:
+        arrow.post(requests)
+        await_all(Connection(target), arrow.path)
+
+    send_json(warm)
+    json = _cost(config, lambda: send_json(work), millions=requests * _PER_REQUEST / 1_000_000)
+    send_arrow(columnar.CONNECTIONS)
+    bodies = max(4, target.some(20))
+    columns = _cost(config, lambda: send_arrow(bodies), millions=bodies * arrow.rows / 1_000_000)
+    return [*_figures("keyed JSON records", json), *_figures("records in Arrow bodies", columns)]
+
+
+def _cost(config: Config, send: Callable[[], None], *, millions: float) -> dict[str, float]:
+    """CPU seconds per million records of each program."""
     before = _spent(config)
-    drive(target, connections=_CONNECTIONS, work=work, path=path)
-    await_all(Connection(target), path)
-    millions = requests * _PER_REQUEST / 1_000_000
-    costs = {program: (spent - before.get(program, 0)) / millions for program, spent in _spent(config).items()}
+    send()
+    return {program: (spent - before.get(program, 0)) / millions for program, spent in _spent(config).items()}
+
+
+def _figures(what: str, costs: dict[str, float]) -> list[Figure]:
     dearest = sorted(costs.items(), key=lambda cost: -cost[1])
     return [
-        Figure("CPU seconds per million records until visible, without the load", _without_load(costs), "s"),
+        Figure(f"CPU seconds per million {what} until visible, without the load", _without_load(costs), "s"),
         *(Figure(f"… {program}", cost, "s") for program, cost in dearest if cost >= _LEAST),
     ]
 

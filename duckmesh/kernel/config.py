@@ -183,7 +183,10 @@ class Config(BaseModel):
     flush_bytes: Size = Field(
         32 * 2**20, description="Pending bytes of a tenant that are written at once, whatever their age."
     )
-    claim_max_bytes: Size = Field(128 * 2**20, description="Most pending bytes that one claim takes.")
+    claim_max_bytes: Size = Field(
+        32 * 2**20,
+        description="Most pending bytes that one claim takes; a worker's memory grows by four times as much.",
+    )
     claim_max_envelopes: Count = Field(5_000, description="Most envelopes (requests) that one claim takes.")
     slice_bytes: Size = Field(
         64 * 2**20,

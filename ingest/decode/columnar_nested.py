@@ -8,7 +8,7 @@ from duckmesh.kernel.errors import Invalid
 from ingest.decode.columnar_lists import list_parts, rebuilt
 from ingest.decode.columnar_problems import ElementProblems, Problems
 from ingest.decode.columnar_texts import enclosed, json_texts, quoted
-from ingest.decode.columnar_types import is_list, is_text, logical_type_of
+from ingest.decode.columnar_types import is_list, is_text, logical_type_of, plain_type, storage_type
 from ingest.decode.columnar_values import of_texts, simple_values, wrong
 from ingest.decode.reading import Document
 from ingest.decode.refusals import ValueRefused, shown
@@ -93,12 +93,13 @@ def _objects(array: pa.Array, problems: Problems) -> pa.Array:
 
 
 def _maps(array: pa.Array, problems: Problems) -> pa.Array:
-    if not is_text(array.type.key_type):
+    if not is_text(storage_type(plain_type(array.type.key_type))):
         raise ValueRefused(f"has keys that are no strings but {shown(str(array.type.key_type))}")
     entry = pa.struct([("key", array.type.key_type), ("value", array.type.item_type)])
     parts = list_parts(array.cast(pa.list_(entry)))
     of_entries = ElementProblems(problems, parents=parts.parents)
     keys, items = parts.values.flatten()
+    keys, _ = _stored(keys)
     seen = set()
     for place, key in enumerate(zip(parts.parents.to_pylist(), keys.to_pylist(), strict=True)):
         if key in seen:

@@ -116,7 +116,7 @@ def _valid(batches: Any, what: str) -> Iterator[pa.RecordBatch]:
         for field, column in zip(batch.schema, batch.columns, strict=True):
             try:
                 column.validate(full=True)
-            except pa.ArrowInvalid:
+            except pa.ArrowException:
                 raise _broken(field.name, column, first_row) from None
         yield batch
         first_row += batch.num_rows
@@ -127,7 +127,7 @@ def _broken(name: str, column: pa.Array, first_row: int) -> InvalidRecord:
     refusals = Refusals()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         values = column.view(pa.binary() if pa.types.is_string(column.type) else pa.large_binary())
-        with suppress(pa.ArrowInvalid):
+        with suppress(pa.ArrowException):
             values.validate(full=True)
             for row, value in enumerate(values):
                 if refusals.full:

@@ -51,10 +51,9 @@ def _simple(type_: pa.DataType) -> str:
     if is_binary(type_):
         return "binary"
     if pa.types.is_decimal(type_):
-        digits, scale = type_.precision - min(type_.scale, 0), max(type_.scale, 0)
-        if max(digits, scale) > MAX_DECIMAL_PRECISION:
+        if type_.precision > MAX_DECIMAL_PRECISION:
             raise ValueRefused(f"is {type_}, and a decimal has at most {MAX_DECIMAL_PRECISION} digits")
-        return f"decimal({max(digits, scale)},{scale})"
+        return f"decimal({type_.precision},{type_.scale})"
     return "int32" if str(type_) in _SMALL_INTS else _SIMPLE[str(type_)]
 
 
@@ -91,6 +90,8 @@ def _has_no_place(type_: pa.DataType) -> bool:
         or asked.is_run_end_encoded(type_)
         or asked.is_list_view(type_)
         or asked.is_large_list_view(type_)
+        # Arrow scales such decimals by powers of ten that lie outside of its tables.
+        or (asked.is_decimal(type_) and not 0 <= type_.scale <= type_.precision)
     )
 
 

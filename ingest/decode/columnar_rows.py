@@ -7,7 +7,7 @@ import pyarrow as pa
 from ingest.decode import hashing
 from ingest.decode.batch import OP_DELETE
 from ingest.decode.columnar_frames import DecodedRows
-from ingest.decode.columnar_nested import converted, json_values
+from ingest.decode.columnar_nested import converted
 from ingest.decode.columnar_problems import Problems
 from ingest.decode.columnar_texts import payload_texts
 from ingest.decode.columnar_types import check_readable
@@ -85,10 +85,7 @@ class RowReader:
         if matched.position is None:
             return pa.nulls(batch.num_rows, column.arrow)
         try:
-            given = batch.column(matched.position)
-            # A growing table's columns become json where values of several types meet, so a string is one of them.
-            plain = self._plan.grows and column.type.kind == "json"
-            array = json_values(given, problems) if plain else converted(given, column.type, problems)
+            array = converted(batch.column(matched.position), column.type, problems)
         except ValueRefused as refused:
             problems.add(0, str(refused))
             return None

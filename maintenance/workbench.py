@@ -69,7 +69,7 @@ class Workbench:
                 expected = self._recorded(item)
                 if expected is None:
                     expected = self.engine.proof(sql.expected, scans)
-                order = self.inventory.table.sort_cols or key or (TOKEN_COLUMN,)
+                order = (*(self.inventory.table.sort_cols or key), TOKEN_COLUMN)
                 made = self.engine.write(sql.select, name=f"{number}.parquet", columns=columns, order_by=order)
                 held = ContentProof(count=0, hash_sum=0) if made is None else made.proof
                 if held != expected:
@@ -85,12 +85,15 @@ class Workbench:
     def put(self, made: Rewritten, *, item: Slice, number: int) -> NewFile:
         """The file is durable in the store, under a new key; what the catalog is to record of it."""
         table = self.inventory.table
+        partitions = [file.partition_values for file in item.inputs]
+        partition = partitions[0] if all(values == partitions[0] for values in partitions) else {}
         key = data_file_key(
             tenant_id=self.inventory.tenant_id,
             table_name=table.name,
             at=now(),
             snapshot_or_epoch=self.inventory.snapshot_id,
             seq=number,
+            partition=partition,
         )
         self.store.put_file(key, made.path)
         tokens = next(column for column in made.columns if column.field_id == TOKEN_FIELD_ID)
@@ -98,7 +101,6 @@ class Workbench:
         assert isinstance(tokens.max, int)
         starts = [file.min_event_time for file in item.inputs if file.min_event_time]
         ends = [file.max_event_time for file in item.inputs if file.max_event_time]
-        partitions = [file.partition_values for file in item.inputs]
         return NewFile(
             table_id=table.table_id,
             path=key,
@@ -112,7 +114,7 @@ class Workbench:
                 str(column.field_id): {"min": column.min, "max": column.max, "null_count": column.null_count}
                 for column in made.columns
             },
-            partition_values=partitions[0] if all(values == partitions[0] for values in partitions) else {},
+            partition_values=partition,
             min_token=tokens.min,
             max_token=tokens.max,
             min_event_time=min(starts, default=None),

@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from duckmesh.kernel.errors import JSON
 from ingest import bus, failed
 from ingest.models import IngestClaimBatch, IngestEvent
 from tests.factories import make_table, make_tenant
-from tests.lake import CLAIM, Lake, write
+from tests.lake import CLAIM, Lake, fail_oldest, write
 from tests.tables import compact, rows_at
 
 KEYS = ("a", "A", "")
@@ -155,10 +155,8 @@ class KeyedTable(RuleBasedStateMachine):
     @precondition(lambda self: self.model.of("pending"))
     @rule()
     def fail_the_oldest(self) -> None:
-        claim = bus.claim(tenant_id=self.tenant_id, consumer_id="model", policy=replace(CLAIM, max_envelopes=1))
-        assert claim is not None
-        bus.nack(claim, error="Broken", reason="the model", policy=replace(CLAIM, max_attempts=1))
-        (done,) = (done for done in self.model.writes if done.event_id == claim.envelopes[0].event_id)
+        event_id = fail_oldest(self.tenant_id)
+        (done,) = (done for done in self.model.writes if done.event_id == event_id)
         done.state = "failed"
 
     @precondition(lambda self: self.model.of("failed"))

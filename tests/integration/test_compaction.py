@@ -225,3 +225,28 @@ def test_fold_gives_up_when_older_operations_come_back(lake: Lake) -> None:
 
     assert compact_beside(lake, tenant_id, table_id, restore)
     assert [file.folded for file in live(tenant_id)] == [False, False]
+
+
+class Remote(LocalStore):
+    """A store whose objects have to be fetched."""
+
+    @property
+    def local_root(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("key", [[], ["id"]])
+def test_files_of_a_remote_store_are_fetched_and_forgotten(lake: Lake, key: list[str]) -> None:
+    tenant_id = make_tenant()
+    table_id = make_table(tenant_id=tenant_id, primary_key_cols=key).table_id
+    limits = CompactionLimits(rewrite=RewriteLimits(scratch=lake.root / "scratch"))
+    for identities in ("ab", "bc"):
+        for identity in identities:
+            write(tenant_id, [record(identity, key=None)])
+            assert lake.materialize(tenant_id) == 1
+        store = Remote(root=lake.root / "objects")
+        policy = CompactionPolicy().full()
+        compact_table(tenant_id=tenant_id, table_id=table_id, store=store, policy=policy, limits=limits)
+    assert len(live(tenant_id)) == 1 + bool(key)
+    assert sorted(row["id"] for row in rows_at(lake, tenant_id)) == (["a", "b", "c"] if key else ["a", "b", "b", "c"])
+    assert not list((lake.root / "scratch").iterdir())

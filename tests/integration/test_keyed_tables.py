@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from catalog.definition import TableDefinition
 from catalog.models import DataFile
 from catalog.schema import ParsedColumn
 from catalog.snapshots import resolve, visible_tokens
+from catalog.tables import create_table
 from duckmesh.kernel.errors import JSON
-from ingest import bus
+from ingest import failed
 from ingest.models import IngestEvent
 from tests.factories import make_table, make_tenant
-from tests.lake import CLAIM, Lake, record, write
+from tests.lake import Lake, fail_oldest, record, write
 from tests.tables import compact, rows_at, state_at
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,17 +51,9 @@ def numbers(lake: Lake, tenant_id: str, *, snapshot_id: int | None = None) -> di
     return {key: row["n"] for key, row in state_at(lake, tenant_id, snapshot_id=snapshot_id).items()}
 
 
-def fail(tenant_id: str) -> None:
-    """The tenant's oldest pending envelope has failed for the last time."""
-    claim = bus.claim(tenant_id=tenant_id, consumer_id="test", policy=replace(CLAIM, max_envelopes=1))
-    assert claim is not None
-    bus.nack(claim, error="Broken", reason="a test", policy=replace(CLAIM, max_attempts=1))
-
-
 def replay(lake: Lake, tenant_id: str) -> None:
     """The tenant's failed envelopes are visible."""
-    failed = IngestEvent.objects.filter(tenant_id=tenant_id, state="failed")
-    assert failed.update(state="pending", attempts=0)
+    assert failed.replay_all(tenant_ids=[tenant_id], actor="test")
     assert lake.materialize(tenant_id)
 
 
@@ -112,7 +106,7 @@ def test_insert_on_a_keyed_table_is_an_upsert(lake: Lake, tenant_id: str) -> Non
 def test_deleted_row_does_not_come_back_with_an_older_write_that_is_replayed(lake: Lake, tenant_id: str) -> None:
     apply(lake, tenant_id, put("a", 1), put("c", 1))
     write(tenant_id, [put("a", 2), put("b", 2)])
-    fail(tenant_id)
+    fail_oldest(tenant_id)
     apply(lake, tenant_id, delete("a"), put("c", 3))
     compact(lake, tenant_id)
     assert numbers(lake, tenant_id) == {"c": 3}
@@ -126,7 +120,7 @@ def test_deleted_row_does_not_come_back_with_an_older_write_that_is_replayed(lak
 
 def test_fresh_files_beside_a_failed_write_are_gathered_and_keep_their_deletes(lake: Lake, tenant_id: str) -> None:
     write(tenant_id, [put("a", 1), put("b", 1)])
-    fail(tenant_id)
+    fail_oldest(tenant_id)
     apply(lake, tenant_id, put("a", 2))
     apply(lake, tenant_id, delete("a"))
     assert len(compact(lake, tenant_id).slices) == 1
@@ -138,25 +132,15 @@ def test_fresh_files_beside_a_failed_write_are_gathered_and_keep_their_deletes(l
 
 def test_discarded_write_no_longer_holds_up_the_fold(lake: Lake, tenant_id: str) -> None:
     write(tenant_id, [put("a", 1)])
-    fail(tenant_id)
+    fail_oldest(tenant_id)
     apply(lake, tenant_id, put("a", 2))
     compact(lake, tenant_id)
     assert kinds(tenant_id) == [False]
-    IngestEvent.objects.filter(tenant_id=tenant_id, state="failed").update(state="discarded")
+    event = IngestEvent.objects.get(tenant_id=tenant_id, state="failed")
+    failed.discard(tenant_id=tenant_id, event_id=event.event_id, actor="test")
     compact(lake, tenant_id)
     assert kinds(tenant_id) == [True]
     assert numbers(lake, tenant_id) == {"a": 2}
-
-
-def test_write_that_is_replayed_while_a_fold_runs_is_still_in_its_place(lake: Lake, tenant_id: str) -> None:
-    write(tenant_id, [put("a", 1), put("b", 1)])
-    write(tenant_id, [put("c", 1)])
-    fail(tenant_id)
-    assert lake.materialize(tenant_id) == 1
-    replay(lake, tenant_id)
-    apply(lake, tenant_id, delete("a"))
-    compact(lake, tenant_id)
-    assert numbers(lake, tenant_id) == {"b": 1, "c": 1}
 
 
 VALUES: dict[str, list[JSON]] = {
@@ -249,3 +233,57 @@ def test_folding_waits_until_it_pays(lake: Lake, tenant_id: str) -> None:
     assert numbers(lake, tenant_id) == numbers(lake, tenant_id, snapshot_id=snapshot.snapshot_id)
     assert resolve(tenant_id=tenant_id).visible_token == snapshot.visible_token
     assert visible_tokens(tenant_ids=[tenant_id]) == {tenant_id: 1_020}
+
+
+@pytest.fixture
+def divided(lake: Lake) -> str:
+    """A tenant with a keyed table divided by region."""
+    tenant_id = make_tenant()
+    columns = [ParsedColumn(name=name, type="string", nullable=False) for name in ("region", "id")]
+    definition = TableDefinition(
+        name="events",
+        columns=(*columns, ParsedColumn(name="n", type="int64")),
+        primary_key_cols=("region", "id"),
+        partition_spec={"fields": [{"column": "region", "transform": "identity"}]},
+    )
+    create_table(tenant_id=tenant_id, definition=definition, actor="test")
+    return tenant_id
+
+
+def put_in(region: str, identity: str, n: int) -> dict[str, JSON]:
+    return {"op": "upsert", "payload": {"region": region, "id": identity, "n": n}}
+
+
+def of_regions(lake: Lake, tenant_id: str) -> set[tuple[str, str, int]]:
+    return {(row["region"], row["id"], row["n"]) for row in rows_at(lake, tenant_id)}
+
+
+def partitions(tenant_id: str) -> list[str]:
+    """The region of each live file, in the order of the alphabet; a mixed file has none."""
+    live = DataFile.objects.filter(tenant_id=tenant_id, intervals__removed_in=None)
+    return sorted(values.get("region", "") for values in live.values_list("partition_values", flat=True))
+
+
+def test_partitions_of_a_keyed_table_are_folded_each_by_itself(lake: Lake, divided: str) -> None:
+    apply(lake, divided, put_in("east", "a", 1), put_in("west", "a", 2))
+    compact(lake, divided)
+    assert partitions(divided) == ["east", "west"]
+    apply(lake, divided, put_in("west", "a", 3), put_in("west", "b", 4))
+    result = compact(lake, divided)
+    assert [(done.kind, done.input_files) for done in result.slices] == [("clean", 1), ("settle", 1)]
+    assert partitions(divided) == ["east", "west"]
+    assert kinds(divided) == [True, True]
+    assert of_regions(lake, divided) == {("east", "a", 1), ("west", "a", 3), ("west", "b", 4)}
+
+
+def test_file_of_several_partitions_makes_the_table_one_partition(lake: Lake, divided: str) -> None:
+    apply(lake, divided, put_in("east", "a", 1), put_in("west", "a", 2))
+    compact(lake, divided)
+    write(divided, [put_in(region, "a", 5) for region in ("east", "north", "west")])
+    assert replace(lake, max_partitions=1).materialize(divided) == 1
+    assert "" in partitions(divided)
+    expected = {(region, "a", 5) for region in ("east", "north", "west")}
+    assert of_regions(lake, divided) == expected
+    compact(lake, divided)
+    assert kinds(divided) == [True]
+    assert of_regions(lake, divided) == expected

@@ -52,6 +52,11 @@ class Growth:
                 if value is not None:
                     self._see_value(name, value)
 
+    def see_all(self, payloads: Iterable[object]) -> None:
+        """The columns hold all of the payloads too."""
+        for payload in payloads:
+            self.see(payload)
+
     def see_kind(self, name: str, kind: Kind) -> None:
         """The column holds values of this kind too."""
         position = self._position(name)
@@ -65,7 +70,7 @@ class Growth:
             position = self._position(name)
             if position is None:
                 self._add(name, kind_of(value))
-            elif not _fits(self._columns[position], value):
+            elif not fits(self._columns[position], value):
                 self._join(position, kind_of(value))
         except ValueRefused:
             return
@@ -95,8 +100,7 @@ class Growth:
 def grown(shape: TableShape, payloads: Iterable[object], *, max_columns: int) -> TableShape:
     """The shape that holds the payloads too; the very same one if it does already."""
     growth = Growth(shape, max_columns=max_columns)
-    for payload in payloads:
-        growth.see(payload)
+    growth.see_all(payloads)
     return growth.shape
 
 
@@ -145,7 +149,8 @@ def why_no_column(name: str) -> str:
     return "would be a column more than the table may have"
 
 
-def _fits(column: Column, value: object) -> bool:
+def fits(column: Column, value: object) -> bool:
+    """Whether a column takes the value for another reason than its kind."""
     if column.type == "json":
         return True
     if column.type in _OF_JSON:

@@ -9,7 +9,7 @@ from duckmesh.kernel.errors import Invalid
 from ingest.decode import hashing
 from ingest.decode.batch import DecodedBatch, DecodeLimits
 from ingest.decode.collect import Collector, visibility_timeout
-from ingest.decode.growth import grown
+from ingest.decode.growth import Growth
 from ingest.decode.json_body import add_rows
 from ingest.decode.keys import all_keys_fit, key_texts, span_of
 from ingest.decode.options import BodyOptions, BoundOptions, bind_options, require_columns
@@ -54,12 +54,15 @@ class Target:
 
     def grow(self, payloads: Callable[[], Iterable[object]]) -> bool:
         """Whether the table got columns, or wider ones, that hold the payloads too; they are read only if it grows."""
-        if not self.shape.grows:
+        return self.shape.grows and self.grow_by(lambda growth: growth.see_all(payloads()))
+
+    def grow_by(self, see: Callable[[Growth], None]) -> bool:
+        """Whether the growing table's shape is another one with what `see` shows it."""
+        growth = Growth(self.shape, max_columns=self._limits.max_columns)
+        see(growth)
+        if growth.shape is self.shape:
             return False
-        needed = grown(self.shape, payloads(), max_columns=self._limits.max_columns)
-        if needed is self.shape:
-            return False
-        self._take(needed)
+        self._take(growth.shape)
         return True
 
 

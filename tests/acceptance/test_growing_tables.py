@@ -1,10 +1,13 @@
 """CONTRACT.md, section 3, a table without `schema_json`: its columns come with its data and are never narrowed."""
 
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.acceptance.caller import Caller, new_name, problem_of
@@ -138,3 +141,35 @@ def test_lines_grow_a_table_too(demo: Caller) -> None:
         assert answer.status == 200, answer.body
         assert answer.json()["duplicate_count"] == duplicates
     assert demo.rows(f"SELECT id, a, b FROM {table} ORDER BY id") == [[1, 1.0, None], [2, None, True], [3, 0.5, None]]
+
+
+def test_typed_bodies_and_texts_grow_a_table_too(demo: Caller) -> None:
+    table = make_growing(demo)
+    sink = io.BytesIO()
+    at = datetime(2013, 1, 1, 10, tzinfo=UTC)
+    batch = pa.record_batch({"id": pa.array([1, 2]), "at": pa.array([at, None]), "v": pa.array([0.5, 1.0])})
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    bodies = [
+        ("text/csv", b"id,v,word\n3,7,x\n4,,true\n"),
+        ("application/vnd.apache.arrow.stream", sink.getvalue()),
+        ("text/csv", b"id,v\n5,9007199254740993\n"),
+    ]
+    for duplicates in (False, True):
+        for media_type, body in bodies:
+            answer = demo.send(
+                table,
+                body,
+                headers={"Content-Type": media_type},
+                query="?key_column=id&wait_for_visibility=true&visibility_timeout_ms=20000",
+            )
+            assert answer.status == 200, answer.body
+            assert (answer.json()["accepted_count"] == 0) == duplicates
+    assert columns(demo, table) == {"id": "int64", "v": "string", "word": "string", "at": "timestamp"}
+    assert demo.rows(f'SELECT id, v, word, "at" FROM {table} ORDER BY id') == [
+        [1, "0.5", None, "2013-01-01T10:00:00Z"],
+        [2, "1", None, None],
+        [3, "7", "x", None],
+        [4, None, "true", None],
+        [5, "9007199254740993", None, None],
+    ]

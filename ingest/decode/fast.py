@@ -25,8 +25,13 @@ from ingest.decode.values import check_json
 _WHITE_SPACE = b" \t\r\n"
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(:?)', re.DOTALL)
 _TINY = re.compile(rb"[:,\[\s]-?[0-9.]+[eE]-[0-9]{3}")
-# 16 digits or more, some of which may be zeros in front; with a point or an exponent.
-_LONG = re.compile(
+# 16 digits or more, some of which may be zeros in front: quickly found where digits and points are all zeros, also
+# within strings, and then told apart.
+_DIGITS_AS_ZEROS = bytes(ord("0") if chr(byte) in "0123456789." else ord(" ") for byte in range(256))
+_LONG = re.compile(rb"0000000000000000[0]*")
+_EXPONENT_MARKS = frozenset(b"eE")
+_EXPONENT = re.compile(rb"[eE][+-]?[0-9]+")
+_LONG_NUMBER = re.compile(
     rb"(?<=[:,\[\s])-?(?=[0-9.]{16})(?:[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+)(?=[\s,\]}])"
 )
 _SMALLEST_RECORD = len('{"payload":{}}')
@@ -102,7 +107,7 @@ class Columns:
         self._deletes = deletes
         self.keys_parsed = len(payloads) * len(plan.columns)
         self.zero_seen = False
-        self.growing_floats_seen = False
+        self._growing_floats: list[pa.Array] = []
 
     def build(self, values_by_column: Iterable[Sequence[Any]], *, clean: bool) -> dict[str, pa.Array]:
         """The arrays by name, of the payloads' values in the order of `sorted_columns`.
@@ -118,7 +123,7 @@ class Columns:
         """Doubt unless each number of the text is the one that was parsed."""
         if self.zero_seen and may_hold_tiny_numbers(text):
             raise Doubt
-        if self.growing_floats_seen and may_hold_long_numbers(text):
+        if self._growing_floats and may_hold_long_numbers(text, self._growing_floats):
             raise Doubt
 
     def _array(self, column: PlannedColumn, values: Sequence[Any], *, clean: bool) -> pa.Array:
@@ -157,7 +162,7 @@ class Columns:
         array = self._typed(column, values)
         if self._plan.grows:
             self._prove_wide_enough(column, array)
-            if clean and column.type.kind == "float64":
+            if clean and column.type.kind == "float64" and pc.any(pc.equal(pc.trunc(array), array)).as_py():
                 self._spell_whole_floats_as_integers(column, values)
         return array
 
@@ -169,7 +174,7 @@ class Columns:
             case "float32" if array.null_count < len(array):
                 raise Doubt
             case "float64":
-                self.growing_floats_seen = True
+                self._growing_floats.append(array)
 
     def _spell_whole_floats_as_integers(self, column: PlannedColumn, values: Sequence[Any]) -> None:
         for position, value in enumerate(values):
@@ -255,12 +260,22 @@ def may_hold_tiny_numbers(body: bytes) -> bool:
     return (b"e-" in body or b"E-" in body) and _TINY.search(body) is not None
 
 
-def may_hold_long_numbers(body: bytes) -> bool:
-    """Whether a number that is no integer may have been written with more digits than a float64 keeps."""
-    try:
-        return not all(keeps_digits(text.decode()) for text in _LONG.findall(body))
-    except ValueError:  # it was no number, but within a string
-        return True
+def may_hold_long_numbers(body: bytes, floats: Iterable[pa.Array]) -> bool:
+    """Whether one of the floats may have been written with more digits than a float64 keeps."""
+    # A number is not the last of a JSON document.
+    found = [match.span() for match in _LONG.finditer(body.translate(_DIGITS_AS_ZEROS)) if match.end() < len(body)]
+    if not found:
+        return False
+    shortest = {text for array in floats for text in msgspec.json.encode(pc.abs(array).to_pylist())[1:-1].split(b",")}
+    texts = {body[a:b] if body[b] not in _EXPONENT_MARKS else _with_exponent(body, a, b) for a, b in found}
+    if texts <= shortest or all(text.isdigit() for text in texts - shortest):
+        return False
+    return not all(keeps_digits(text.decode()) for text in _LONG_NUMBER.findall(body))
+
+
+def _with_exponent(body: bytes, start: int, end: int) -> bytes:
+    exponent = _EXPONENT.match(body, end)
+    return body[start : exponent.end() if exponent else end]
 
 
 def _present(*values: object) -> int:

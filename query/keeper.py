@@ -5,16 +5,17 @@ import os
 import select
 import threading
 import time
-from collections import deque
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from dataclasses import dataclass
 from pathlib import Path
 
+from query.errors import PoolBusy, RunnersUnavailable
+from query.fair_queue import FairQueue, Tenant, Waiter
 from query.link import Came, Ended, Link, Runner
 
-LOOK_AROUND_SECONDS = 1.0
+LOOK_AROUND_SECONDS = 0.5
 RECONNECT_SECONDS = 0.1
-
-Tenant = tuple[str, str]  # who, and the directory of their files
+LONG_SECONDS = 1.0  # what runs for longer yields the processors to what has just begun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +28,12 @@ class KeeperSettings:
     concurrency: int
     max_age: float
     max_waiting: int
-
-
-@dataclass(kw_only=True, eq=False)
-class _Waiter:
-    tenant: Tenant
-    ready: threading.Event = field(default_factory=threading.Event)
-    runner: Runner | None = None
+    tenant_concurrency: int
+    tenant_max_waiting: int
 
 
 class Keeper:
-    """Gives out runners in the order they were asked for, as many at a time as `concurrency`.
+    """Gives out runners, as many at a time as `concurrency`, to the tenants in turn, to each in the order asked.
 
     Whoever waits is woken alone and with its runner in hand: nobody wakes to find nothing.
     """
@@ -48,8 +44,10 @@ class Keeper:
         self._spares: deque[Runner] = deque()
         self._idle: deque[Runner] = deque()  # longest unused first
         self._known: dict[int, Runner] = {}
-        self._waiting: deque[_Waiter] = deque()
-        self._running = self._coming = 0
+        self._waiting = FairQueue()
+        self._used: dict[Runner, float] = {}  # since when
+        self._running: Counter[Tenant] = Counter()
+        self._coming = 0
         self._link: Link | None = None
         self._closed = False
         self._wake, self._waker = os.pipe()
@@ -63,25 +61,31 @@ class Keeper:
         return self._link is not None
 
     def take(self, tenant: Tenant, *, until: float) -> Runner | None:
-        """A runner of `tenant`'s, at the latest `until`; None if there was none."""
+        """A runner of `tenant`'s, at the latest `until`; None if there was none, or the wait was cancelled.
+
+        Raises `PoolBusy` if too many wait who ask for the same tenant, `RunnersUnavailable` if too many wait in all.
+        """
         with self._lock:
-            if self._closed or len(self._waiting) >= self._settings.max_waiting:
+            if self._closed:
                 return None
-            waiter = _Waiter(tenant=tenant)
-            self._waiting.append(waiter)
+            if self._waiting.of(tenant) >= self._settings.tenant_max_waiting:
+                raise PoolBusy("Too many statements of this tenant wait for their turn; try again.", retry_after=1)
+            if len(self._waiting) >= self._settings.max_waiting:
+                raise RunnersUnavailable("Too many statements wait for their turn; try again.", retry_after=1)
+            waiter = Waiter(tenant=tenant)
+            self._waiting.add(waiter)
             self._hand_out()
         waiter.ready.wait(max(0, until - time.monotonic()))
         with self._lock:
-            if waiter.runner is None and waiter in self._waiting:
-                self._waiting.remove(waiter)
+            self._waiting.remove(waiter)
         return waiter.runner
 
     def give_back(self, runner: Runner, *, keep: bool) -> None:
         """The runner waits for its tenant's next statement, or dies."""
         with self._lock:
-            self._running -= 1
+            self._release(runner)
             alive = self._known.get(runner.pid) is runner and not self._closed
-            if keep and alive and time.monotonic() - runner.born < self._settings.max_age:
+            if keep and not runner.demoted and alive and time.monotonic() - runner.born < self._settings.max_age:
                 self._idle.append(runner)
             else:
                 self._bury(runner)
@@ -94,22 +98,41 @@ class Keeper:
             self._nudge()
         self._thread.join()
         with self._lock:
-            for waiter in self._waiting:
+            for waiter in self._waiting.clear():
                 waiter.ready.set()
-            self._waiting.clear()
         os.close(self._wake)
         os.close(self._waker)
 
     def _hand_out(self) -> None:
-        for waiter in list(self._waiting):
-            if self._running >= self._settings.concurrency:
-                break
-            runner = self._runner_for(waiter.tenant)
-            if runner is not None:
-                self._waiting.remove(waiter)
-                self._running += 1
-                waiter.runner = runner
-                waiter.ready.set()
+        """Who waits and may run has a runner, the tenants in turn."""
+        while (free := self._settings.concurrency - len(self._used)) > 0:
+            for waiter in self._waiting.heads():
+                if not self._may_run(waiter.tenant, free):
+                    continue
+                runner = self._runner_for(waiter.tenant)
+                if runner is not None:
+                    self._waiting.served(waiter)
+                    self._used[runner] = time.monotonic()
+                    self._running[waiter.tenant] += 1
+                    waiter.runner = runner
+                    waiter.ready.set()
+                    break
+            else:
+                return
+
+    def _may_run(self, tenant: Tenant, free: int) -> bool:
+        """The tenant has less than its share, and does not take the last place that somebody without one may need."""
+        running, share = self._running[tenant], self._settings.tenant_concurrency
+        if share >= self._settings.concurrency:
+            return True
+        return running < share and (free > 1 or not running)
+
+    def _release(self, runner: Runner) -> None:
+        del self._used[runner]
+        assert runner.tenant is not None, "a runner that was used has a tenant"
+        self._running[runner.tenant] -= 1
+        if not self._running[runner.tenant]:
+            del self._running[runner.tenant]
 
     def _runner_for(self, tenant: Tenant) -> Runner | None:
         """A runner that may be used now, the tenant's own or a spare; those that died while resting are passed over."""
@@ -169,6 +192,7 @@ class Keeper:
             if link.fileno() in ready:
                 self._note(link)
             self._retire_the_old()
+            self._demote_the_long()
 
     def _fetch(self, link: Link) -> None:
         with self._lock:
@@ -210,6 +234,14 @@ class Keeper:
             for runner in [runner for runner in self._idle if runner.born < oldest]:
                 self._idle.remove(runner)
                 self._bury(runner)
+
+    def _demote_the_long(self) -> None:
+        """Statements that run for long leave the processors to those that have just begun, whosever they are."""
+        with self._lock:
+            began = time.monotonic() - LONG_SECONDS
+            for runner, since in self._used.items():
+                if since < began and not runner.demoted and self._known.get(runner.pid) is runner:
+                    runner.demote()
 
     def _lose(self, link: Link) -> None:
         """The zygote is gone, and all it forked with it. Runners in use are noticed by those who use them."""

@@ -109,6 +109,7 @@ def confine(*, memory_bytes: int, file_bytes: int) -> None:
             resource.setrlimit(kind, (bound, bound))
     with contextlib.suppress(OSError):
         os.nice(5)
+        os.setpgid(0, 0)  # the pool lowers the priority of the group, and so of every thread there is
     if LINUX:
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

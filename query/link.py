@@ -12,6 +12,8 @@ from pathlib import Path
 
 from query.zygote_records import ENDED, FORK, KILL, NONE, RECORD, RUNNER
 
+LEAST_PRIORITY = 19
+
 
 class Runner:
     """One runner as its pool knows it. One thread at a time uses it; whoever takes it out of the pool closes it."""
@@ -22,6 +24,7 @@ class Runner:
         self.born = time.monotonic()
         self.queries = 0
         self.greeted = self.sound = False  # it knows its tenant; its last exchange ended as it should
+        self.demoted = False
         self.status: int | None = None
         self.ended = threading.Event()
         self._pidfd, self._link = pidfd, link
@@ -32,13 +35,24 @@ class Runner:
         poll.register(self.sock, select.POLLIN)
         return not poll.poll(0)
 
-    def kill(self) -> None:
-        """The process is dying and nothing of it is left in this one."""
+    def demote(self) -> None:
+        """It gets the processors when others leave them, and does so until it dies."""
+        self.demoted = True
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PGRP, self.pid, LEAST_PRIORITY)  # a runner is a group; this reaches its threads
+
+    def stop(self) -> None:
+        """The process is dying; whoever reads from it learns so, and gives it back."""
         if self._pidfd is None:
             self._link.kill(self.pid)
         else:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """The process is dying and nothing of it is left in this one."""
+        self.stop()
+        if self._pidfd is not None:
             os.close(self._pidfd)
         self.sock.close()
 

@@ -1,5 +1,6 @@
 """The query plane of one process, built from the configuration by the edge that first needs it, after any fork."""
 
+import os
 from collections.abc import Callable
 
 from duckmesh.kernel.config import Config
@@ -7,7 +8,7 @@ from query.audit import AuditLog
 from query.barrier import Barrier
 from query.body import BodyLimits
 from query.cache import file_source
-from query.pool import Pool, PoolSettings
+from query.pool import LEAST_CONCURRENCY, Pool, PoolSettings
 from query.service import QueryPlane, QueryPolicy
 from storage.factory import StoreSettings, open_store
 
@@ -18,12 +19,17 @@ SLACK_SECONDS = 60
 
 def build(config: Config, *, on_wait: Callable[[str, int], None]) -> QueryPlane:
     """The plane; `on_wait` wakes whoever publishes (see `Barrier`). Its threads start when they are needed."""
+    concurrency = config.runner_concurrency or max(LEAST_CONCURRENCY, os.cpu_count() or 1)
     return QueryPlane(
         pool=Pool(
             PoolSettings(
                 socket=config.runner_socket or config.home / "run" / "runners.sock",
                 spares=config.runner_spares,
                 runner_limit=config.runner_limit,
+                concurrency=concurrency,
+                tenant_concurrency=config.runner_tenant_concurrency or max(1, concurrency // 2),
+                max_waiting=config.runner_queue,
+                tenant_max_waiting=config.runner_tenant_queue,
                 max_queries=config.runner_max_queries,
                 max_age=config.runner_max_age.total_seconds(),
             )

@@ -115,10 +115,15 @@ def write(path: Path, select: str, *, ops: str = "0") -> None:
 
 
 def make_pool(zygote: Zygote, *, spares: int = 2, runner_limit: int = 4, max_queries: int = 500) -> Pool:
-    """A pool of two places."""
+    """A pool of two places, which one tenant may have both."""
     return Pool(
         PoolSettings(
-            socket=zygote.socket, spares=spares, runner_limit=runner_limit, concurrency=2, max_queries=max_queries
+            socket=zygote.socket,
+            spares=spares,
+            runner_limit=runner_limit,
+            concurrency=2,
+            tenant_concurrency=2,
+            max_queries=max_queries,
         )
     )
 

@@ -223,6 +223,21 @@ class Config(BaseModel):
     max_sql_bytes: Size = Field(64 * 2**10, description="Longest statement.")
     runner_spares: Count = Field(2, description="Warm runners that wait for a tenant in each API process.")
     runner_limit: Count = Field(8, description="Most runners of one API process.")
+    runner_concurrency: int = Field(
+        0,
+        ge=0,
+        description="Most statements that one API process runs at once; 0: one for each processor, and 4 at least.",
+    )
+    runner_tenant_concurrency: int = Field(
+        0,
+        ge=0,
+        description="Most statements of one tenant that one API process runs at once; 0: half of all. While it is"
+        " below the number of all, the last free place is for a tenant that runs nothing.",
+    )
+    runner_queue: Count = Field(48, description="Most statements that wait for a runner in one API process; then 503.")
+    runner_tenant_queue: Count = Field(
+        32, description="Most statements of one tenant that wait for a runner in one API process; beyond it 429."
+    )
     runner_max_queries: Count = Field(500, description="Queries after which a runner is replaced.")
     runner_max_age: Duration = Field(timedelta(minutes=10), description="Age at which a runner is replaced.")
     allow_unsealed_sql: bool = Field(
@@ -252,6 +267,10 @@ class Config(BaseModel):
         if self.max_waiters >= self.api_threads:
             raise ValueError(
                 "DUCKMESH_MAX_WAITERS must be below DUCKMESH_API_THREADS, or waiting requests starve the others"
+            )
+        if self.runner_queue >= self.api_threads:
+            raise ValueError(
+                "DUCKMESH_RUNNER_QUEUE must be below DUCKMESH_API_THREADS, or waiting queries starve everything else"
             )
         return self
 

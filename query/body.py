@@ -35,7 +35,7 @@ class QueryRequest:
     min_visibility_token: int | None = None
     consistency_timeout_ms: int = 5_000
     timeout_ms: int = 30_000
-    row_limit: int = 10_000
+    row_limit: int | None = None  # the form of the answer says how many rows that means
 
 
 MEMBERS = tuple(QueryRequest.__dataclass_fields__)

@@ -25,7 +25,11 @@ from storage.reading import ScanColumn, parts_sql, quote_name
 
 DUCKDB_VERSION = duckdb.__version__
 BATCH_ROWS = 32_768
+PART_BYTES = 4 * 2**20
+MAX_ROW_BYTES = 128 * 2**20
 CHUNK_BYTES = 256 * 1024
+Emit = Callable[[bytes], None]
+Announce = Callable[[tuple[str, ...]], None]
 
 # Arrow has no form for these: UHUGEINT loses its highest bit, TIME WITH TIME ZONE its offset, and the others
 # would come as DuckDB's own bytes.
@@ -33,6 +37,9 @@ _AS_TEXT = re.compile(r"\b(UHUGEINT|TIME WITH TIME ZONE|BIT|BIGNUM)\b")
 # HUGEINT travels as a decimal of 38 digits; the rare value of 39 makes its column text.
 _WIDE = re.compile(r"\bHUGEINT\b")
 _AS_TEXT_ALSO_WIDE = re.compile(f"{_WIDE.pattern}|{_AS_TEXT.pattern}")
+LONG_ROW = Failure(
+    code=QueryResourcesExceeded.code, message=f"A row of the result is larger than {MAX_ROW_BYTES} bytes."
+)
 DIGITS = Failure(code=QueryInvalid.code, message="An integer in the result has 39 digits; cast its column to VARCHAR.")
 
 
@@ -66,6 +73,10 @@ def shipped_functions() -> list[str]:
     return sorted(row[0] for row in rows)
 
 
+def _nobody(_column_types: tuple[str, ...]) -> None:
+    """The types are not asked for ahead of the rows."""
+
+
 class _DigitsError(Exception):
     """A HUGEINT does not fit the decimal that its column was announced as."""
 
@@ -85,9 +96,10 @@ class Engine:
             row = self._connection.execute(f"SELECT json_serialize_sql({_literal(sql)}::VARCHAR)").fetchone()
         return str(row[0]) if row else ""
 
-    def run(self, request: RunRequest, *, emit: Callable[[bytes], None]) -> Ran:
+    def run(self, request: RunRequest, *, emit: Emit, announce: Announce = _nobody) -> Ran:
         """Every row of the statement, up to the limits, has been emitted as pieces of one Arrow IPC stream.
 
+        DuckDB's names of the columns' types are announced before the first piece.
         The statement must have passed the gate, and `request.views` must be all it reads.
         """
         started = time.perf_counter()
@@ -96,7 +108,7 @@ class Engine:
             cursor = self._connection.cursor()  # a connection of its own: what a statement leaves behind goes with it
             try:
                 cursor.execute("BEGIN TRANSACTION READ ONLY")
-                types, rows, truncated = _answer(cursor, request, emit)
+                types, rows, truncated = _answer(cursor, request, emit, announce)
             finally:
                 cursor.close()
         engine_ms = (time.perf_counter() - started) * 1000
@@ -184,11 +196,12 @@ def _locked(tenant_dir: str, settings: EngineSettings) -> duckdb.DuckDBPyConnect
 
 
 def _answer(
-    cursor: duckdb.DuckDBPyConnection, request: RunRequest, emit: Callable[[bytes], None]
+    cursor: duckdb.DuckDBPyConnection, request: RunRequest, emit: Emit, announce: Announce
 ) -> tuple[tuple[str, ...], int, bool]:
     pieces = _Pieces(emit, request.max_bytes)
     try:
         types, reader = _execute(cursor, request, _AS_TEXT)
+        announce(types)
         return types, *_write(types, reader, request, pieces)
     except _DigitsError:
         if pieces.emitted:
@@ -240,7 +253,7 @@ def _renamed(reader: pa.RecordBatchReader, schema: pa.Schema) -> pa.RecordBatchR
 class _Pieces:
     """A sink that hands on what is written in pieces of some size, and refuses more than `max_bytes` in all."""
 
-    def __init__(self, emit: Callable[[bytes], None], max_bytes: int) -> None:
+    def __init__(self, emit: Emit, max_bytes: int) -> None:
         self._emit, self._max_bytes = emit, max_bytes
         self._pending: list[bytes] = []
         self._size = self.total = 0
@@ -288,12 +301,23 @@ def _write(
             kept = batch.slice(0, left) if truncated else batch
             _check_digits(kept, wide)
             rows += kept.num_rows
-            if kept.num_rows:
-                writer.write_batch(kept)
+            for part in _parts(kept):
+                writer.write_batch(part)
+                pieces.flush()  # a reader that has some rows of a batch must not wait for the next one
             if truncated:
                 break
     pieces.flush()
     return rows, truncated
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch in slices that whoever reads them can hold many of: not all rows are short."""
+    step = max(1, batch.num_rows * PART_BYTES // max(batch.nbytes, 1))
+    for start in range(0, batch.num_rows, step):
+        part = batch.slice(start, step)
+        if part.nbytes > MAX_ROW_BYTES and part.num_rows == 1:
+            raise StatementError(LONG_ROW)
+        yield part
 
 
 def _check_digits(batch: pa.RecordBatch, wide: Sequence[int]) -> None:

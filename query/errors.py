@@ -30,6 +30,14 @@ class QueryTimeout(LimitExceeded):
     status = 504
 
 
+class ClientGone(LimitExceeded):
+    """The client hung up before its answer was whole; the statement was stopped. Nobody reads this."""
+
+    code = "CLIENT_GONE"
+    status = 499
+    retryable = False
+
+
 class PoolBusy(LimitExceeded):
     """Every runner was taken for as long as this query could wait; it never ran."""
 

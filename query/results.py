@@ -11,14 +11,13 @@ DuckDB accepts beyond JSON (NaN, a trailing comma) would break the whole answer.
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import ipc
 
 from query.duckdb_types import element_type, member_types
 from query.instants import date_texts, interval_text, time_texts, timestamp_texts
@@ -29,26 +28,10 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _encode = msgspec.json.Encoder().encode
 
 
-def json_rows(stream: bytes, *, column_types: Sequence[str]) -> Iterator[bytes]:
-    """The rows of the Arrow IPC stream, each a JSON array, joined by commas: one piece for each batch that has rows.
-
-    The stream comes from a process that ran a tenant's SQL: its offsets are validated before they are followed.
-    """
-    with ipc.open_stream(stream) as reader:
-        for batch in reader:
-            for column in batch.columns:
-                # As numbers: Arrow calls DuckDB's time 24:00:00 invalid.
-                (column.view(pa.int64()) if pa.types.is_time64(column.type) else column).validate(full=True)
-            if batch.num_rows:
-                columns = [values(column, kind) for column, kind in zip(batch.columns, column_types, strict=True)]
-                yield _encode(list(zip(*columns, strict=True)))[1:-1]
-
-
-def column_names(stream: bytes) -> list[str]:
-    """The names of the stream's columns."""
-    with ipc.open_stream(stream) as reader:
-        names: list[str] = reader.schema.names
-        return names
+def json_rows(batch: pa.RecordBatch, *, column_types: Sequence[str]) -> bytes:
+    """The rows of a batch that has some, each a JSON array, joined by commas."""
+    columns = [values(column, kind) for column, kind in zip(batch.columns, column_types, strict=True)]
+    return _encode(list(zip(*columns, strict=True)))[1:-1]
 
 
 def values(array: pa.Array, kind: str = "") -> list[Any]:

@@ -14,6 +14,7 @@ from query.engine import Engine, EngineSettings
 from query.errors import QueryForbidden
 from query.failures import Failure, StatementError
 from query.gate import Verdict, judge
+from query.predicates import uses_to_json
 from query.request import RunRequest
 
 REMEMBERED_VERDICTS = 256
@@ -48,7 +49,7 @@ def _next(sock: socket.socket) -> dict[str, Any]:
 
 
 class Runner:
-    """Answers requests with frames: pieces of the Arrow stream, then one message that says how it ended."""
+    """Answers requests with frames: the types of the columns, pieces of the Arrow stream, and how it ended."""
 
     def __init__(self, engine: Engine, sock: socket.socket, *, threads: int) -> None:
         self._engine, self._sock, self._threads = engine, sock, threads
@@ -63,6 +64,7 @@ class Runner:
                 message = {
                     "ok": True,
                     "tables": sorted(verdict.tables),
+                    "uses": uses_to_json(verdict.uses),
                     "code": verdict.code,
                     "message": verdict.message,
                 }
@@ -79,10 +81,9 @@ class Runner:
         if missing := verdict.tables - {view.name.lower() for view in request.views}:
             # A name without a view of ours could be one of DuckDB's own.
             return _failed(Failure(code=QueryForbidden.code, message=f"There is no table {min(missing)}."))
-        ran = self._engine.run(request, emit=self._emit)
+        ran = self._engine.run(request, emit=self._emit, announce=self._announce)
         return {
             "ok": True,
-            "column_types": ran.column_types,
             "row_count": ran.row_count,
             "truncated": ran.truncated,
             "engine_ms": ran.engine_ms,
@@ -98,6 +99,9 @@ class Runner:
                 self._verdicts.clear()
             self._verdicts[sql] = verdict
         return verdict
+
+    def _announce(self, column_types: tuple[str, ...]) -> None:
+        wire.send_message(self._sock, {"ok": True, "column_types": column_types})
 
     def _emit(self, piece: bytes) -> None:
         wire.send_data(self._sock, piece)

@@ -6,14 +6,13 @@ once, and everything the statement reads is of it. A statement that waits for it
 
 import hashlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
-import pyarrow as pa
 
 from catalog.readset import ReadSet, read_set
 from catalog.snapshots import resolve
@@ -26,18 +25,22 @@ from query.barrier import Barrier
 from query.body import QueryRequest
 from query.cache import FileSource
 from query.errors import (
+    ClientGone,
     ConsistencyTimeout,
-    RunnersUnavailable,
     SqlUnsealed,
     TokenScopeMismatch,
     VisibilityTokenInvalid,
 )
+from query.incoming import Incoming
 from query.limits import sealing
 from query.pool import Pool
-from query.request import RunAnswer, RunRequest
-from query.results import column_names, json_rows
+from query.request import RunRequest
+from query.results import json_rows
+from query.running import Running
 
 OK = "ok"
+JSON_ROWS = 10_000
+PATIENCE = 0.2  # seconds between looks at whether somebody still waits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ class QueryPolicy:
     """What the operator allows."""
 
     result_bytes: int = 64 * 2**20
+    stream_bytes: int = 8 * 2**30
     allow_unsealed: bool = False
 
 
@@ -65,6 +69,18 @@ class Asker:
 
     tenant_id: str
     key_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What can be known of whoever waits for the answer."""
+
+    gone: Callable[[], bool] = lambda: False  # they have hung up; asked a few times a second at most
+    begun: Callable[[], None] = lambda: None  # called when the first bytes are about to be theirs
+    over: Callable[[], None] = lambda: None  # called, perhaps in another thread, when the rest will not come
+
+
+NOBODY = Line()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,36 +109,39 @@ class _Course:
         return (time.perf_counter() - self.started) * 1_000
 
 
-def execute(request: QueryRequest, *, asker: Asker, plane: QueryPlane, now: datetime) -> QueryResult:
+@dataclass(frozen=True, kw_only=True)
+class _Query:
+    """A statement that runs on what it may read."""
+
+    read: ReadSet
+    plan: planner.Plan
+    running: Running
+    deadline: float
+
+
+def execute(
+    request: QueryRequest, *, asker: Asker, plane: QueryPlane, now: datetime, line: Line = NOBODY
+) -> QueryResult:
     """The rows of the statement in one snapshot, or an error that says why there are none; `now` is for the audit."""
-    with _observed(request, asker, plane.audit, now) as course:
-        if not (plane.policy.allow_unsealed or sealing().sealed):
-            raise SqlUnsealed(f"{sealing().describe()} The operator can allow SQL all the same.")
-        timeout = time.monotonic() + request.timeout_ms / 1_000
-        tenant_dir = Path(plane.source.tenant_dir(tenant_id=asker.tenant_id))
-        with plane.pool.session(tenant_id=asker.tenant_id, tenant_dir=tenant_dir, deadline=timeout) as session:
-            names = session.inspect(request.sql).tables
-        read = _settle(request, asker.tenant_id, names, plane.barrier, course)
-        course.snapshot_id = read.snapshot_id
-        plan = planner.plan(read, tenant_id=asker.tenant_id, source=plane.source)
-        # The wait for the token has a timeout of its own.
-        deadline = timeout + course.barrier_seconds
-        with plane.pool.session(tenant_id=asker.tenant_id, tenant_dir=tenant_dir, deadline=deadline) as session:
-            answer = session.run(
-                RunRequest(
-                    sql=request.sql,
-                    params=request.params,
-                    views=plan.views,
-                    row_limit=request.row_limit,
-                    max_bytes=plane.policy.result_bytes,
-                )
-            )
-        metrics.query_scanned_files.observe(plan.files)
-        metrics.query_scanned_bytes.observe(plan.size_bytes)
-        body = _document(answer, read, plan, course)
-        course.row_count, course.size_bytes = answer.row_count, len(body)
+    limit = JSON_ROWS if request.row_limit is None else request.row_limit
+    with (
+        _observed(request, asker, plane.audit, now) as course,
+        _running(request, asker, plane, course, row_limit=limit, max_bytes=plane.policy.result_bytes) as query,
+    ):
+        incoming = Incoming(query.running)
+        rows = []
+        for batch in incoming.batches(PATIENCE):
+            if batch is not None:
+                rows.append(json_rows(batch, column_types=query.running.column_types))
+            elif line.gone():
+                raise ClientGone("The client has hung up.")
+        body = _document(rows, incoming.schema.names, query, course)
+        course.row_count, course.size_bytes = query.running.row_count, len(body)
         return QueryResult(
-            body=body, snapshot_id=read.snapshot_id, visible_token=read.visible_token, row_count=answer.row_count
+            body=body,
+            snapshot_id=query.read.snapshot_id,
+            visible_token=query.read.visible_token,
+            row_count=query.running.row_count,
         )
 
 
@@ -132,6 +151,9 @@ def _observed(request: QueryRequest, asker: Asker, audit: AuditLog, now: datetim
     try:
         yield course
         course.outcome = OK
+    except GeneratorExit:
+        course.outcome = ClientGone.code
+        raise
     except ConsistencyTimeout:
         course.outcome = ConsistencyTimeout.code
         metrics.consistency_timeouts.labels(waiter="query").inc()
@@ -155,6 +177,32 @@ def _observed(request: QueryRequest, asker: Asker, audit: AuditLog, now: datetim
                 at=now,
             )
         )
+
+
+@contextmanager
+def _running(
+    request: QueryRequest, asker: Asker, plane: QueryPlane, course: _Course, *, row_limit: int | None, max_bytes: int
+) -> Iterator[_Query]:
+    """The statement runs while the block does."""
+    if not (plane.policy.allow_unsealed or sealing().sealed):
+        raise SqlUnsealed(f"{sealing().describe()} The operator can allow SQL all the same.")
+    timeout = time.monotonic() + request.timeout_ms / 1_000
+    tenant_dir = Path(plane.source.tenant_dir(tenant_id=asker.tenant_id))
+    with plane.pool.session(tenant_id=asker.tenant_id, tenant_dir=tenant_dir, deadline=timeout) as session:
+        names = session.inspect(request.sql).tables
+    read = _settle(request, asker.tenant_id, names, plane.barrier, course)
+    course.snapshot_id = read.snapshot_id
+    plan = planner.plan(read, tenant_id=asker.tenant_id, source=plane.source)
+    # The wait for the token has a timeout of its own.
+    deadline = timeout + course.barrier_seconds
+    with plane.pool.session(tenant_id=asker.tenant_id, tenant_dir=tenant_dir, deadline=deadline) as session:
+        asked = RunRequest(
+            sql=request.sql, params=request.params, views=plan.views, row_limit=row_limit, max_bytes=max_bytes
+        )
+        with closing(session.start(asked)) as running:
+            yield _Query(read=read, plan=plan, running=running, deadline=deadline)
+    metrics.query_scanned_files.observe(plan.files)
+    metrics.query_scanned_bytes.observe(plan.size_bytes)
 
 
 def _settle(request: QueryRequest, tenant_id: str, names: frozenset[str], barrier: Barrier, course: _Course) -> ReadSet:
@@ -200,22 +248,17 @@ def _read(tenant_id: str, names: frozenset[str], snapshot_id: int | None, token:
     return read
 
 
-def _document(answer: RunAnswer, read: ReadSet, plan: planner.Plan, course: _Course) -> bytes:
-    try:
-        columns = column_names(answer.arrow)
-        rows = list(json_rows(answer.arrow, column_types=answer.column_types))
-    except (pa.ArrowException, ValueError) as exc:
-        # The runner ran a tenant's statement: what it says is not believed beyond this point.
-        raise RunnersUnavailable("The query's runner failed; try again.", retry_after=1) from exc
+def _document(rows: list[bytes], columns: list[str], query: _Query, course: _Course) -> bytes:
+    read, plan, running = query.read, query.plan, query.running
     end = msgspec.json.encode(
         {
             "snapshot_id": read.snapshot_id,
             "snapshot_time": rfc3339(read.snapshot_time),
             "max_visibility_token": read.visible_token,
-            "truncated": answer.truncated,
+            "truncated": running.truncated,
             "stats": {
                 "duration_ms": round(course.milliseconds, 3),
-                "queue_ms": round(answer.queue_ms, 3),
+                "queue_ms": round(running.queue_ms, 3),
                 "barrier_ms": round(course.barrier_seconds * 1_000, 3),
                 "scanned_files": plan.files,
                 "pruned_files": 0,
@@ -224,5 +267,5 @@ def _document(answer: RunAnswer, read: ReadSet, plan: planner.Plan, course: _Cou
             },
         }
     )
-    begin = msgspec.json.encode({"columns": columns, "column_types": answer.column_types})
+    begin = msgspec.json.encode({"columns": columns, "column_types": running.column_types})
     return b"".join((begin[:-1], b',"rows":[', b",".join(rows), b"],", end[1:]))

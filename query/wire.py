@@ -10,7 +10,7 @@ _HEAD = struct.Struct("<cI")
 MESSAGE, DATA = b"M", b"D"
 MAX_ANSWER_MESSAGE = 4 * 2**20
 MAX_REQUEST_MESSAGE = 256 * 2**20  # the lists of files of a wide query; written by our own pool
-MAX_DATA = 256 * 2**20  # one Arrow buffer of the engine's may be large; the sum is bounded by the reader
+MAX_DATA = 2 * 2**20  # longer data go in several frames; the sum is bounded by the reader
 
 
 class WireError(Exception):
@@ -27,9 +27,12 @@ def send_data(sock: socket.socket, data: bytes) -> None:
     """`data` has been written whole; blocks while the reader does not read."""
     if len(data) < CHEAP_TO_COPY:
         sock.sendall(_HEAD.pack(DATA, len(data)) + data)
-    else:
-        sock.sendall(_HEAD.pack(DATA, len(data)))
-        sock.sendall(data)
+        return
+    view = memoryview(data)
+    for start in range(0, len(data), MAX_DATA):
+        piece = view[start : start + MAX_DATA]
+        sock.sendall(_HEAD.pack(DATA, len(piece)))
+        sock.sendall(piece)
 
 
 CHEAP_TO_COPY = 128 * 1024

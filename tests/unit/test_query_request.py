@@ -37,7 +37,7 @@ def test_statement_alone_gets_the_contracts_defaults() -> None:
         min_visibility_token=None,
         consistency_timeout_ms=5_000,
         timeout_ms=30_000,
-        row_limit=10_000,
+        row_limit=None,
     )
 
 

@@ -13,7 +13,7 @@ from query.duckdb_types import element_type, member_types
 from query.engine import Engine, EngineSettings
 from query.instants import date_texts, interval_text, timestamp_texts
 from query.request import RunRequest
-from query.results import column_names, json_rows
+from query.results import json_rows
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,8 @@ def answer_text(engine: Engine, sql: str) -> str:
     """The rows of the statement as the text of one JSON array."""
     pieces: list[bytes] = []
     ran = engine.run(RunRequest(sql=sql), emit=pieces.append)
-    return "[" + b",".join(json_rows(b"".join(pieces), column_types=ran.column_types)).decode() + "]"
+    with ipc.open_stream(b"".join(pieces)) as reader:
+        return "[" + b",".join(json_rows(batch, column_types=ran.column_types) for batch in reader).decode() + "]"
 
 
 NUMBERS = [
@@ -121,25 +122,6 @@ def test_rows_of_several_batches_are_one_list(engine: Engine) -> None:
         None,
     ]
     assert rows[1][6] == ["2000-01-02"]
-
-
-def test_answer_without_rows_still_names_its_columns(engine: Engine) -> None:
-    pieces: list[bytes] = []
-    ran = engine.run(RunRequest(sql="SELECT 1 AS a, 2 AS a, 'x'::VARCHAR AS b WHERE false"), emit=pieces.append)
-    stream = b"".join(pieces)
-    assert list(json_rows(stream, column_types=ran.column_types)) == []
-    assert column_names(stream) == ["a", "a", "b"]
-
-
-def test_offsets_that_lead_outside_are_not_followed() -> None:
-    offsets = b"".join(offset.to_bytes(4, "little") for offset in (0, 10**6, 5))
-    array = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(offsets), pa.py_buffer(b"short")])
-    batch = pa.RecordBatch.from_arrays([array], names=["a"])
-    sink = pa.BufferOutputStream()
-    with ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    with pytest.raises(pa.ArrowInvalid):
-        list(json_rows(sink.getvalue().to_pybytes(), column_types=["VARCHAR"]))
 
 
 @settings(max_examples=200, deadline=None)

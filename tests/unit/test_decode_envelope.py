@@ -1,6 +1,7 @@
 """Envelopes carry batches whole or not at all, whether they lie in memory or in a file."""
 
 import io
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -58,6 +59,15 @@ def test_what_is_larger_than_the_memory_lies_in_a_file_until_it_is_closed(tmp_pa
 def test_an_envelope_is_compressed() -> None:
     batch = make_batch()
     assert encoded(batch).size_bytes < batch.nbytes
+
+
+@pytest.mark.parametrize("size", [1, 40_000])
+def test_what_compression_does_not_shorten_comes_back_too(size: int) -> None:
+    noise = random.Random(7).randbytes(size)
+    batch = pa.RecordBatch.from_pydict({"noise": pa.array([noise], pa.binary())})
+    spool = encoded(batch)
+    assert decoded(spool.getvalue()) == [batch]
+    assert size < spool.size_bytes < size + 1_000
 
 
 @pytest.mark.parametrize("cut", [0, 3, 11, 12, 40, -1])

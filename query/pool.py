@@ -33,20 +33,23 @@ from query.running import Running
 
 REMEMBERED_VERDICTS = 1024
 LONGEST_REMEMBERED_SQL = 16 * 1024
+LEAST_CONCURRENCY = 4  # a tenant's long statement must leave room for its short ones and for the other tenants
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSettings:
-    """How many runners one process may have, and for how long each."""
+    """How many runners one process may have, and for how long each; `tenant_…` is what one tenant may have of it."""
 
     socket: Path
     spares: int = 2
     runner_limit: int = 8
-    concurrency: int = field(default_factory=lambda: os.cpu_count() or 1)
+    concurrency: int = field(default_factory=lambda: max(LEAST_CONCURRENCY, os.cpu_count() or 1))
+    tenant_concurrency: int = 2
+    tenant_max_waiting: int = 32
     max_queries: int = 500
     max_age: float = 600.0
     keep_below_bytes: int = 384 * 2**20  # a runner that once held more is not kept
-    max_waiting: int = 256
+    max_waiting: int = 48
     max_queue_seconds: float = 10.0
 
 
@@ -85,6 +88,8 @@ class Pool:
                 concurrency=settings.concurrency,
                 max_age=settings.max_age,
                 max_waiting=settings.max_waiting,
+                tenant_concurrency=settings.tenant_concurrency,
+                tenant_max_waiting=settings.tenant_max_waiting,
             )
         )
         self._verdicts: OrderedDict[tuple[str, str], Verdict] = OrderedDict()

@@ -5,10 +5,11 @@ meanwhile is either in all of it or in none. It is also the only round trip to t
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from django.db import connection
 
@@ -18,7 +19,10 @@ from duckmesh.kernel.errors import JSON
 
 @dataclass(frozen=True, kw_only=True)
 class ReadFile:
-    """A data file to read. `path` is its object key. In `folded` files of a table no key is twice, and no delete."""
+    """A data file to read. `path` is its object key. In `folded` files of a table no key is twice, and no delete.
+
+    `stats` are min, max and null count of the columns that the table names in `stat_fields`, None where none is known.
+    """
 
     path: str
     row_count: int
@@ -26,13 +30,15 @@ class ReadFile:
     sha256: str
     schema_version: int
     folded: bool = False
+    stats: tuple[Mapping[str, Any] | None, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadTable:
     """A table in its schema of the snapshot, with the files that it consists of there, in token order.
 
-    `other_schemas` are those of the versions that files were written in, if they are not the snapshot's.
+    `other_schemas` are those of the versions that files were written in, if they are not the snapshot's; `stat_fields`
+    are the ids of the columns whose statistics the files carry here.
     """
 
     table_id: int
@@ -41,6 +47,7 @@ class ReadTable:
     primary_key_cols: tuple[str, ...]
     files: tuple[ReadFile, ...]
     other_schemas: Mapping[int, TableSchema] = field(default_factory=dict)
+    stat_fields: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +75,7 @@ WITH at AS (
          %(snapshot)s, (SELECT snapshot_seq FROM tenant_catalog WHERE tenant_id = %(tenant)s))
 ), wanted AS MATERIALIZED (
   SELECT t.table_id, t.name, coalesce(v.schema_json->'primary_key_cols', t.primary_key_cols) AS primary_key_cols,
-         v.schema_version, (v.schema_json->'columns')::text AS columns
+         v.schema_version, (v.schema_json->'columns')::text AS columns, {fields} AS fields
     FROM at, table_def t
     JOIN LATERAL (SELECT * FROM table_schema_version v WHERE v.table_id = t.table_id AND v.added_in <= at.snapshot_id
                    ORDER BY v.schema_version DESC LIMIT 1) v ON true
@@ -79,13 +86,14 @@ SELECT at.snapshot_id, at.snapshot_time, at.visible_token,
        CASE WHEN %(token)s > at.visible_token THEN duckmesh_latest_token(%(tenant)s) END,
        CASE WHEN %(token)s IS NOT NULL
             THEN duckmesh_first_failure(%(tenant)s, %(token)s, ARRAY(SELECT table_id FROM wanted), at.snapshot_id) END,
-       (SELECT json_agg(json_build_array(w.table_id, w.name, w.primary_key_cols, w.schema_version, w.columns, m.files,
+       (SELECT json_agg(json_build_array(w.table_id, w.name, w.primary_key_cols, w.schema_version, w.columns, w.fields,
+               m.files,
                (SELECT json_object_agg(o.schema_version, (o.schema_json->'columns')::text) FROM table_schema_version o
                  WHERE o.table_id = w.table_id AND o.schema_version = ANY (m.versions))))
           FROM wanted w
           CROSS JOIN LATERAL (
-            SELECT json_agg(json_build_array(f.path, f.row_count, f.size_bytes, f.sha256, f.schema_version, f.folded)
-                            ORDER BY f.min_token, f.file_id) AS files,
+            SELECT json_agg(json_build_array(f.path, f.row_count, f.size_bytes, f.sha256, f.schema_version, f.folded
+                                             {stats}) ORDER BY f.min_token, f.file_id) AS files,
                    array_agg(DISTINCT f.schema_version) FILTER (WHERE f.schema_version <> w.schema_version) AS versions
               FROM (SELECT file_id FROM snapshot_file
                      WHERE table_id = w.table_id AND removed_in IS NULL AND added_in <= at.snapshot_id
@@ -98,13 +106,27 @@ SELECT at.snapshot_id, at.snapshot_time, at.visible_token,
   FROM at
 """
 
+MAX_STATS = 8
+# The columns of these names, as text that is a key of `column_stats`.
+_FIELDS = """ARRAY(SELECT c->>'field_id' FROM jsonb_array_elements(v.schema_json->'columns') c
+                WHERE lower(c->>'name') = ANY (%(bounded)s::text[]) ORDER BY (c->>'field_id')::int LIMIT {most})"""
+
 
 def read_set(
-    *, tenant_id: str, names: Iterable[str], snapshot_id: int | None = None, token: int | None = None
+    *,
+    tenant_id: str,
+    names: Iterable[str],
+    snapshot_id: int | None = None,
+    token: int | None = None,
+    bounded: Collection[str] = (),
 ) -> ReadSet | None:
-    """What the tables `names` (lower case) consist of in this snapshot, or in the latest; None if there is no such."""
+    """What the tables `names` (lower case) consist of in this snapshot, or in the latest; None if there is no such.
+
+    Their files come with the statistics of the columns `bounded` (lower case), of `MAX_STATS` a table at most.
+    """
+    given = {"tenant": tenant_id, "snapshot": snapshot_id, "names": list(names), "token": token}
     with connection.cursor() as cursor:
-        cursor.execute(_READ, {"tenant": tenant_id, "snapshot": snapshot_id, "names": list(names), "token": token})
+        cursor.execute(_statement(min(len(bounded), MAX_STATS)), {**given, "bounded": list(bounded)})
         row = cursor.fetchone()
     if row is None:
         return None
@@ -126,7 +148,8 @@ def _table(
     key: list[str],
     version: int,
     columns: str,
-    files: list[tuple[str, int, int, str, int, bool]] | None,
+    fields: list[str],
+    files: list[list[Any]] | None,
     others: dict[str, str] | None,
 ) -> ReadTable:
     return ReadTable(
@@ -135,10 +158,28 @@ def _table(
         schema=_schema(columns, version),
         primary_key_cols=tuple(key),
         files=tuple(
-            ReadFile(path=path, row_count=rows, size_bytes=size, sha256=digest, schema_version=written, folded=folded)
-            for path, rows, size, digest, written, folded in files or ()
+            ReadFile(
+                path=path,
+                row_count=rows,
+                size_bytes=size,
+                sha256=digest,
+                schema_version=written,
+                folded=folded,
+                stats=tuple(stats),
+            )
+            for path, rows, size, digest, written, folded, *stats in files or ()
         ),
+        stat_fields=tuple(map(int, fields)),
         other_schemas={int(number): _schema(stored, int(number)) for number, stored in (others or {}).items()},
+    )
+
+
+@lru_cache(maxsize=MAX_STATS + 1)
+def _statement(count: int) -> str:
+    """The statement that reads the statistics of `count` columns a table."""
+    return _READ.format(
+        fields=_FIELDS.format(most=count) if count else "ARRAY[]::text[]",
+        stats="".join(f", f.column_stats->w.fields[{place}]" for place in range(1, count + 1)),
     )
 
 

@@ -42,6 +42,14 @@ def scan_parts(
     )
 
 
+def has_bounds_of(*, stored: Column, shown: Column) -> bool:
+    """Whether bounds of a column as a file stores it are bounds of it as it is shown: all values keep their order."""
+    if stored.type == shown.type:
+        return True
+    # A number as text sorts otherwise than as a number.
+    return is_cast(from_type=stored.type, to_type=shown.type) and shown.type != "string"
+
+
 def _way(written: TableSchema, shown: TableSchema) -> Part:
     """How files of one version are read in another; a part without files."""
     if _layout(written) == _layout(shown):

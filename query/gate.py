@@ -13,6 +13,7 @@ from pathlib import Path
 
 from query.errors import QueryForbidden, QueryInvalid, error_of
 from query.failures import TOO_DEEP, too_deep
+from query.predicates import TableUse, table_uses
 
 FUNCTIONS_FILE = Path(__file__).with_name("functions.txt")
 TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
@@ -39,9 +40,13 @@ Scope = frozenset[str]
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Either a refusal (`code` and `message`) or the names, in lower case, that the statement reads as tables."""
+    """Either a refusal (`code` and `message`) or the names, in lower case, that the statement reads as tables.
+
+    `uses` say what it needs of them; none if that cannot be said.
+    """
 
     tables: frozenset[str] = frozenset()
+    uses: tuple[TableUse, ...] = ()
     code: str = ""
     message: str = ""
 
@@ -70,7 +75,8 @@ def allowed_functions() -> frozenset[str]:
 def judge(serialised: str) -> Verdict:
     """The verdict on the statement that `json_serialize_sql` rendered as `serialised`."""
     try:
-        return Verdict(tables=_tables_read(_single_select(serialised)))
+        statement = _single_select(serialised)
+        return Verdict(tables=_tables_read(statement), uses=table_uses(statement))
     except _RefusedError as refusal:
         return refusal.verdict
 

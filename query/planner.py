@@ -1,7 +1,8 @@
 """From the tables a statement names to what the engine is shown: views over files of one snapshot."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from catalog.errors import IngestFailed, TableNotFound
 from catalog.readset import ReadFile, ReadSet, ReadTable
@@ -10,7 +11,9 @@ from catalog.schema import duckdb_type
 from query.cache import FileSource
 from query.errors import QueryForbidden, QueryInvalid
 from query.gate import belongs_to_system, system_name_refused
-from query.request import TableView, ViewColumn
+from query.predicates import TableUse
+from query.pruning import needed_files
+from query.request import Params, TableView, ViewColumn
 from storage.reading import Part
 
 
@@ -20,6 +23,7 @@ class Plan:
 
     views: tuple[TableView, ...]
     files: int
+    pruned_files: int
     size_bytes: int
     hit_bytes: int
 
@@ -43,18 +47,46 @@ def check(read: ReadSet, *, names: Iterable[str]) -> None:
         )
 
 
-def plan(read: ReadSet, *, tenant_id: str, source: FileSource) -> Plan:
-    """The plan of reading every table of the set; its files are on this machine."""
-    tables = read.tables.values()
+def plan(
+    read: ReadSet,
+    *,
+    tenant_id: str,
+    source: FileSource,
+    uses: Sequence[TableUse] = (),
+    params: Params | None = None,
+    now: datetime | None = None,
+) -> Plan:
+    """The plan of reading every table of the set, as far as its `uses` need it; the files are on this machine.
+
+    Without `now`, the moment at which the statement runs stays open.
+    """
+    tables = [_needed(table, read, uses, params, now) for table in read.tables.values()]
     files = [file for table in tables for file in table.files]
     local = source.bring(tenant_id=tenant_id, files=files)
     paths = dict(zip((file.path for file in files), local.paths, strict=True))
     return Plan(
         views=tuple(_view(table, paths) for table in tables),
         files=len(files),
+        pruned_files=sum(len(table.files) for table in read.tables.values()) - len(files),
         size_bytes=sum(file.size_bytes for file in files),
         hit_bytes=local.hit_bytes,
     )
+
+
+def bounded_columns(uses: Iterable[TableUse]) -> frozenset[str]:
+    """The columns, in lower case, whose bounds may spare the statement a file."""
+    return frozenset(condition.column for use in uses for condition in use.conditions)
+
+
+def _needed(
+    table: ReadTable, read: ReadSet, uses: Iterable[TableUse], params: Params | None, now: datetime | None
+) -> ReadTable:
+    of_table = [use for use in uses if use.table == table.name.lower()]
+    if not table.stat_fields or not of_table:
+        return table
+    columns = {name: frozenset(other.schema.by_folded_name) for name, other in read.tables.items()}
+    files = needed_files(table, uses=of_table, params=params, columns=columns, now=now)
+    return replace(table, files=files)
 
 
 def _view(table: ReadTable, paths: Mapping[str, str]) -> TableView:

@@ -31,6 +31,7 @@ from query.errors import (
     TokenScopeMismatch,
     VisibilityTokenInvalid,
 )
+from query.gate import Verdict
 from query.incoming import Incoming
 from query.limits import sealing
 from query.pool import Pool
@@ -97,6 +98,7 @@ class QueryResult:
 class _Course:
     """How far the query has come, for its statistics and its audit row, whatever becomes of it."""
 
+    now: datetime
     started: float = field(default_factory=time.perf_counter)
     outcome: str = "INTERNAL"
     barrier_seconds: float = 0.0
@@ -147,7 +149,7 @@ def execute(
 
 @contextmanager
 def _observed(request: QueryRequest, asker: Asker, audit: AuditLog, now: datetime) -> Iterator[_Course]:
-    course = _Course()
+    course = _Course(now=now)
     try:
         yield course
         course.outcome = OK
@@ -189,10 +191,17 @@ def _running(
     timeout = time.monotonic() + request.timeout_ms / 1_000
     tenant_dir = Path(plane.source.tenant_dir(tenant_id=asker.tenant_id))
     with plane.pool.session(tenant_id=asker.tenant_id, tenant_dir=tenant_dir, deadline=timeout) as session:
-        names = session.inspect(request.sql).tables
-    read = _settle(request, asker.tenant_id, names, plane.barrier, course)
+        verdict = session.inspect(request.sql)
+    read = _settle(request, asker.tenant_id, verdict, plane.barrier, course)
     course.snapshot_id = read.snapshot_id
-    plan = planner.plan(read, tenant_id=asker.tenant_id, source=plane.source)
+    plan = planner.plan(
+        read,
+        tenant_id=asker.tenant_id,
+        source=plane.source,
+        uses=verdict.uses,
+        params=request.params,
+        now=course.now,
+    )
     # The wait for the token has a timeout of its own.
     deadline = timeout + course.barrier_seconds
     with plane.pool.session(tenant_id=asker.tenant_id, tenant_dir=tenant_dir, deadline=deadline) as session:
@@ -205,14 +214,14 @@ def _running(
     metrics.query_scanned_bytes.observe(plan.size_bytes)
 
 
-def _settle(request: QueryRequest, tenant_id: str, names: frozenset[str], barrier: Barrier, course: _Course) -> ReadSet:
+def _settle(request: QueryRequest, tenant_id: str, verdict: Verdict, barrier: Barrier, course: _Course) -> ReadSet:
     """What the statement reads, in the snapshot that was asked for, with every write that the token covers."""
     snapshot_id, token = request.snapshot_id, request.min_visibility_token
     if request.snapshot_time is not None:
         snapshot_id = resolve(tenant_id=tenant_id, snapshot_time=request.snapshot_time).snapshot_id
-    read = _read(tenant_id, names, snapshot_id, token)
+    read = _read(tenant_id, verdict, snapshot_id, token)
     if token is None or token <= read.visible_token:
-        planner.check(read, names=names)
+        planner.check(read, names=verdict.tables)
         return read
     if read.issued_token is not None and token > read.issued_token:
         raise VisibilityTokenInvalid(
@@ -227,21 +236,27 @@ def _settle(request: QueryRequest, tenant_id: str, names: frozenset[str], barrie
             min_visibility_token=token,
             snapshot_visibility_token=read.visible_token,
         )
-    planner.check(read, names=names)  # what is wrong now needs no waiting for
+    planner.check(read, names=verdict.tables)  # what is wrong now needs no waiting for
     began = time.perf_counter()
     try:
         barrier.wait(tenant_id=tenant_id, token=token, timeout=request.consistency_timeout_ms / 1_000)
     finally:
         course.barrier_seconds = time.perf_counter() - began
-    read = _read(tenant_id, names, None, token)
-    planner.check(read, names=names)
+    read = _read(tenant_id, verdict, None, token)
+    planner.check(read, names=verdict.tables)
     if read.visible_token < token:
         raise Unavailable("The catalog's history has changed meanwhile; try again.", retry_after=1)
     return read
 
 
-def _read(tenant_id: str, names: frozenset[str], snapshot_id: int | None, token: int | None) -> ReadSet:
-    read = read_set(tenant_id=tenant_id, names=names, snapshot_id=snapshot_id, token=token)
+def _read(tenant_id: str, verdict: Verdict, snapshot_id: int | None, token: int | None) -> ReadSet:
+    read = read_set(
+        tenant_id=tenant_id,
+        names=verdict.tables,
+        snapshot_id=snapshot_id,
+        token=token,
+        bounded=planner.bounded_columns(verdict.uses),
+    )
     if read is None:
         resolve(tenant_id=tenant_id, snapshot_id=snapshot_id)  # says why
         raise Unavailable("The snapshot was being changed; try again.", retry_after=1)
@@ -261,7 +276,7 @@ def _document(rows: list[bytes], columns: list[str], query: _Query, course: _Cou
                 "queue_ms": round(running.queue_ms, 3),
                 "barrier_ms": round(course.barrier_seconds * 1_000, 3),
                 "scanned_files": plan.files,
-                "pruned_files": 0,
+                "pruned_files": query.plan.pruned_files,
                 "scanned_bytes": plan.size_bytes,
                 "cache_hit_bytes": plan.hit_bytes,
             },

@@ -130,13 +130,18 @@ SELECT n.ddl_version, {_COLUMNS}
  WHERE n.tenant_id = %s
 """
 
+
+def exists_at(snapshot: str) -> str:
+    """The condition that the table `t` of a statement exists in the snapshot that this expression gives."""
+    return f"(t.created_in <= {snapshot} AND (t.dropped_in IS NULL OR t.dropped_in > {snapshot}))"
+
+
 _AT = f"""
 SELECT {_COLUMNS}
   FROM table_def t
   JOIN LATERAL (SELECT * FROM table_schema_version v WHERE v.table_id = t.table_id AND v.added_in <= %(snapshot)s
                  ORDER BY v.schema_version DESC LIMIT 1) v ON true
- WHERE t.tenant_id = %(tenant)s AND t.created_in <= %(snapshot)s
-   AND (t.dropped_in IS NULL OR t.dropped_in > %(snapshot)s)
+ WHERE t.tenant_id = %(tenant)s AND {exists_at("%(snapshot)s")}
    AND (%(names)s::text[] IS NULL OR lower(t.name) = ANY (%(names)s::text[]))
 """
 

@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import path
 
-from api.views import docs, failed, ingest, limits, ops, query, tables
+from api.views import docs, failed, ingest, limits, ops, query, snapshots, tables
 
 urlpatterns = [
     path("v1/tables", tables.Tables.as_view(), name="tables"),
@@ -13,6 +13,12 @@ urlpatterns = [
     path("v1/failed-events/<str:id>", failed.OneFailedEvent.as_view(), name="failed-event"),
     path("v1/failed-events/<str:id>/replay", failed.ReplayedEvent.as_view(), name="replay-failed-event"),
     path("v1/query", query.Query.as_view(), name="query"),
+    path("v1/snapshots", snapshots.Snapshots.as_view(), name="snapshots"),
+    path("v1/snapshots/pin", snapshots.NewPin.as_view(), name="new-pin"),
+    path("v1/snapshots/pins", snapshots.Pins.as_view(), name="pins"),
+    path("v1/snapshots/pins/<str:name>", snapshots.OnePin.as_view(), name="pin"),
+    path("v1/snapshots/<str:id>", snapshots.OneSnapshot.as_view(), name="snapshot"),
+    path("v1/snapshots/<str:id>/diff", snapshots.SnapshotDiff.as_view(), name="snapshot-diff"),
     path("v1/limits", limits.TenantLimits.as_view(), name="limits"),
     path("v1/lag", ops.Lag.as_view(), name="lag"),
     path("v1/health", ops.Health.as_view(), name="health"),

@@ -11,6 +11,8 @@ from django.urls import URLPattern
 
 from api.views.base import Endpoint
 from catalog.definition import parse_definition
+from catalog.pins import pin_snapshot
+from catalog.snapshots import resolve
 from catalog.tables import create_table
 from duckmesh.urls import urlpatterns
 from tests.factories import make_tenant
@@ -30,7 +32,10 @@ def _serving() -> Iterator[None]:
         yield
 
 
-def _failed_write(tenant_id: str, table: str) -> int:
+def _number(tenant_id: str, address: str, table: str) -> int:
+    """The id, in an address, of something that the tenant has and another has not."""
+    if "/snapshots/" in address:
+        return resolve(tenant_id=tenant_id).snapshot_id
     write(tenant_id, [{"payload": {"a": 1}}], table=table)
     return fail_oldest(tenant_id)
 
@@ -75,11 +80,13 @@ def test_the_matrix_holds(row: dict[str, Any]) -> None:
         tenant_id = other if caller == "other_tenant" else owner
         name = f"t_{caller}"
         create_table(tenant_id=owner, definition=parse_definition({**definition, "table_name": name}), actor="test")
-        failed_id = _failed_write(owner, name) if "{id}" in address else 0
+        number = _number(owner, address, name) if "{id}" in address else 0
+        if "{name}" in address:
+            pin_snapshot(tenant_id=owner, snapshot_id=0, name=name, actor="test")
         roles = ALL_ROLES if caller == "other_tenant" else (caller,)
         headers = {} if caller == "no_key" else bearer(make_key(tenant_id, *roles))
         body = json.dumps(row["body"]) if "body" in row else ""
-        path = address.replace("{table}", name).replace("{id}", str(failed_id))
+        path = address.replace("{table}", name).replace("{id}", str(number)).replace("{name}", name)
         response = Client().generic(method, path, body, content_type="application/json", headers=headers)
         outcomes[caller] = response.status_code
         if response.status_code == 401:

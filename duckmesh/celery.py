@@ -44,11 +44,12 @@ app.conf.update(
         # time as short as the schedule, hosts whose clocks differ by a second would never sweep.
         "sweep": {"task": "ingest.tasks.sweep", "schedule": 1.0, "options": {"expires": 5.0}},
         "keep_house": {"task": "ingest.tasks.keep_house", "schedule": 60.0, "options": {"expires": 60.0}},
+        "keep_queries": {"task": "query.tasks.keep_house", "schedule": 60.0, "options": {"expires": 60.0}},
     },
     # Celery would open a connection to PostgreSQL for every task, and its handshake costs more than most tasks.
     CELERY_DB_REUSE_MAX=100_000,
 )
-app.autodiscover_tasks(["ingest", "maintenance"])
+app.autodiscover_tasks(["ingest", "maintenance", "query"])
 
 
 @signals.task_prerun.connect

@@ -34,6 +34,8 @@ class AuditEntry:
     row_count: int
     size_bytes: int
     at: datetime
+    query_id: str = ""
+    sql_text: str | None = None  # only where the operator lets statements be kept
 
 
 class AuditLog:

@@ -15,6 +15,7 @@ from django.db import Error, connection
 
 from catalog.snapshots import visible_tokens
 from duckmesh.kernel.errors import Unavailable
+from query.cancel import Cancellation
 from query.errors import ConsistencyTimeout, TooManyWaiters
 
 POLL_INTERVAL = 0.005
@@ -67,16 +68,18 @@ class Barrier:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def wait(self, *, tenant_id: str, token: int, timeout: float) -> int:
+    def wait(self, *, tenant_id: str, token: int, timeout: float, cancellation: Cancellation | None = None) -> int:
         """The tenant's latest watermark, once it is `token` or greater; at most `timeout` seconds pass.
 
+        Cancelled, the wait times out at once.
         Raises `ConsistencyTimeout`, `TooManyWaiters`, and `Unavailable` if at the end nobody knows the watermark.
         """
         latest = self._read(tenant_ids=[tenant_id]).get(tenant_id, 0)
         if latest >= token:
             return latest
         if timeout > 0:
-            latest = self._wait(tenant_id, token, latest, deadline=time.monotonic() + timeout)
+            deadline = time.monotonic() + timeout
+            latest = self._wait(tenant_id, token, latest, deadline, cancellation or Cancellation())
         if latest >= token:
             return latest
         raise ConsistencyTimeout(
@@ -96,9 +99,10 @@ class Barrier:
         if thread is not None and thread.is_alive():
             thread.join()
 
-    def _wait(self, tenant_id: str, token: int, seen: int, *, deadline: float) -> int:
+    def _wait(self, tenant_id: str, token: int, seen: int, deadline: float, cancellation: Cancellation) -> int:
         waiter = _Waiter(token)
         self._enter(tenant_id, waiter, seen)
+        cancellation.add(waiter.reached.set)
         try:
             self._on_wait(tenant_id, token)
             while not waiter.reached.wait(max(0.0, min(RING_INTERVAL, deadline - time.monotonic()))):
@@ -107,6 +111,7 @@ class Barrier:
                 if self._ring_is_due(tenant_id):
                     self._on_wait(tenant_id, token)
         finally:
+            cancellation.remove(waiter.reached.set)
             self._leave(tenant_id, waiter)
         with self._changed:
             latest = max(seen, self._latest.get(tenant_id, 0))

@@ -1,6 +1,6 @@
 """What can go wrong between a statement and its answer, each with the code that CONTRACT.md fixes."""
 
-from duckmesh.kernel.errors import Conflict, Denied, DuckMeshError, Invalid, LimitExceeded, Unavailable
+from duckmesh.kernel.errors import Conflict, Denied, DuckMeshError, Invalid, LimitExceeded, NotFound, Unavailable
 
 
 class QueryInvalid(Invalid):
@@ -36,6 +36,18 @@ class ClientGone(LimitExceeded):
     code = "CLIENT_GONE"
     status = 499
     retryable = False
+
+
+class QueryCancelled(Conflict):
+    """Somebody has called the query off; its answer, or the rest of it, does not come."""
+
+    code = "CANCELLED"
+
+
+class QueryNotFound(NotFound):
+    """No query with this id is running for the tenant (any more)."""
+
+    code = "QUERY_NOT_FOUND"
 
 
 class PoolBusy(LimitExceeded):

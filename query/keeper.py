@@ -9,6 +9,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from query.cancel import Cancellation
 from query.errors import PoolBusy, RunnersUnavailable
 from query.fair_queue import FairQueue, Tenant, Waiter
 from query.link import Came, Ended, Link, Runner
@@ -60,7 +61,7 @@ class Keeper:
         """The zygote is there."""
         return self._link is not None
 
-    def take(self, tenant: Tenant, *, until: float) -> Runner | None:
+    def take(self, tenant: Tenant, *, until: float, cancellation: Cancellation) -> Runner | None:
         """A runner of `tenant`'s, at the latest `until`; None if there was none, or the wait was cancelled.
 
         Raises `PoolBusy` if too many wait who ask for the same tenant, `RunnersUnavailable` if too many wait in all.
@@ -75,7 +76,8 @@ class Keeper:
             waiter = Waiter(tenant=tenant)
             self._waiting.add(waiter)
             self._hand_out()
-        waiter.ready.wait(max(0, until - time.monotonic()))
+        with cancellation.stopping(waiter.ready.set):
+            waiter.ready.wait(max(0, until - time.monotonic()))
         with self._lock:
             self._waiting.remove(waiter)
         return waiter.runner

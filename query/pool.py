@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from query.cancel import Cancellation
 from query.errors import PoolBusy, RunnersUnavailable
 from query.exchange import Exchange, failed
 from query.gate import Verdict
@@ -56,17 +57,23 @@ class PoolSettings:
 class Session:
     """One query's dealings with the pool: its tenant, its directory of files and its deadline."""
 
-    def __init__(self, pool: "Pool", *, tenant_id: str, tenant_dir: Path, deadline: float) -> None:
+    def __init__(
+        self, pool: "Pool", *, tenant_id: str, tenant_dir: Path, deadline: float, cancellation: Cancellation
+    ) -> None:
         self._pool, self._tenant, self._deadline = pool, (tenant_id, str(tenant_dir)), deadline
+        self._cancellation = cancellation
+        self.queue_ms = 0.0  # how long `inspect` waited for its turn
 
     def inspect(self, sql: str) -> Verdict:
         """What the statement reads. Raises `QueryForbidden` or `QueryInvalid` if it may not run at all."""
-        return self._pool.inspect(self._tenant, sql, self._deadline)
+        verdict, queued = self._pool.inspect(self._tenant, sql, self._deadline, self._cancellation)
+        self.queue_ms += queued * 1_000
+        return verdict.insist()
 
     def start(self, request: RunRequest) -> Running:
         """The statement runs, until it is closed. `request.views` are the tables that `inspect` named; their files lie
         below the tenant's directory."""
-        return self._pool.start(self._tenant, request, self._deadline)
+        return self._pool.start(self._tenant, request, self._deadline, self._cancellation)
 
     def run(self, request: RunRequest) -> RunAnswer:
         """The rows of `start`, whole."""
@@ -96,42 +103,58 @@ class Pool:
         self._verdicts_lock = threading.Lock()
 
     def session(
-        self, *, tenant_id: str, tenant_dir: Path, deadline: float
+        self, *, tenant_id: str, tenant_dir: Path, deadline: float, cancellation: Cancellation | None = None
     ) -> contextlib.AbstractContextManager[Session]:
-        """A session to use in a `with`; `deadline` is absolute, by `time.monotonic()`."""
-        return contextlib.nullcontext(Session(self, tenant_id=tenant_id, tenant_dir=tenant_dir, deadline=deadline))
+        """A session to use in a `with`; `deadline` is absolute, by `time.monotonic()`.
+
+        With `cancellation`, whatever the session does can be stopped; it then fails in one way or another.
+        """
+        return contextlib.nullcontext(
+            Session(
+                self,
+                tenant_id=tenant_id,
+                tenant_dir=tenant_dir,
+                deadline=deadline,
+                cancellation=cancellation or Cancellation(),
+            )
+        )
 
     def close(self) -> None:
         """No runner of this pool is left; those who wait for one are told."""
         self._keeper.close()
 
-    def inspect(self, tenant: tuple[str, str], sql: str, deadline: float) -> Verdict:
-        """See `Session.inspect`."""
+    def inspect(
+        self, tenant: tuple[str, str], sql: str, deadline: float, cancellation: Cancellation
+    ) -> tuple[Verdict, float]:
+        """See `Session.inspect`; with the verdict comes how many seconds it had to wait for a runner."""
+        queued = 0.0
         key = (tenant[0], sql)  # by tenant: the verdict is the word of a process that runs this tenant's statements
         with self._verdicts_lock:
             known = self._verdicts.get(key)
             if known is not None:
                 self._verdicts.move_to_end(key)
         if known is None:
-            runner, _ = self._take(tenant, deadline)
+            runner, queued = self._take(tenant, deadline, cancellation)
             try:
                 known = _verdict(self._exchange(runner, {"do": "inspect", "sql": sql}, deadline, max_bytes=0))
             finally:
-                self._give_back(runner)
+                self._give_back(runner, cancellation)
             self._remember(key, known)
-        return known.insist()
+        return known, queued
 
-    def start(self, tenant: tuple[str, str], request: RunRequest, deadline: float) -> Running:
+    def start(
+        self, tenant: tuple[str, str], request: RunRequest, deadline: float, cancellation: Cancellation
+    ) -> Running:
         """See `Session.start`."""
-        runner, queued = self._take(tenant, deadline)
+        runner, queued = self._take(tenant, deadline, cancellation)
         try:
             exchange = self._exchange(
                 runner, {"do": "run", "run": request.to_json()}, deadline, max_bytes=request.max_bytes
             )
         except BaseException:
-            self._give_back(runner)
+            self._give_back(runner, cancellation)
             raise
-        return Running(exchange, queue_ms=queued * 1000, release=partial(self._give_back, runner))
+        return Running(exchange, queue_ms=queued * 1000, release=partial(self._give_back, runner, cancellation))
 
     def _remember(self, key: tuple[str, str], verdict: Verdict) -> None:
         if len(key[1]) > LONGEST_REMEMBERED_SQL:
@@ -141,21 +164,25 @@ class Pool:
             while len(self._verdicts) > REMEMBERED_VERDICTS:
                 self._verdicts.popitem(last=False)
 
-    def _take(self, tenant: tuple[str, str], deadline: float) -> tuple[Runner, float]:
+    def _take(self, tenant: tuple[str, str], deadline: float, cancellation: Cancellation) -> tuple[Runner, float]:
         """A runner of the tenant's, and how long it was waited for."""
         if os.getpid() != self._made_in:
             raise RuntimeError("a pool cannot be used after a fork; make it in the process that uses it")
         started = time.monotonic()
-        runner = self._keeper.take(tenant, until=min(deadline, started + self._settings.max_queue_seconds))
+        until = min(deadline, started + self._settings.max_queue_seconds)
+        runner = self._keeper.take(tenant, until=until, cancellation=cancellation)
         if runner is None:
             if self._keeper.connected:
                 raise PoolBusy("All query runners are busy; try again.", retry_after=1)
             raise RunnersUnavailable("The query runners are not available; try again.", retry_after=2)
         runner.queries += 1
+        cancellation.add(runner.stop)
         return runner, time.monotonic() - started
 
-    def _give_back(self, runner: Runner) -> None:
+    def _give_back(self, runner: Runner, cancellation: Cancellation) -> None:
         """The runner waits for its tenant's next statement, unless something was odd."""
+        cancellation.remove(runner.stop)
+        runner.sound = runner.sound and not cancellation.asked
         self._keeper.give_back(runner, keep=runner.sound and runner.queries < self._settings.max_queries)
 
     def _exchange(self, runner: Runner, request: dict[str, Any], deadline: float, *, max_bytes: int) -> Exchange:

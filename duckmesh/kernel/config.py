@@ -218,8 +218,15 @@ class Config(BaseModel):
     max_query_timeout: Duration = Field(timedelta(seconds=300), description="Longest `timeout_ms` a query may ask for.")
     query_memory_bytes: Size = Field(512 * 2**20, description="DuckDB's memory limit in one runner.")
     query_threads: Count = Field(2, description="DuckDB's threads in one runner.")
-    query_result_bytes: Size = Field(64 * 2**20, description="Most bytes of one answer.")
+    query_result_bytes: Size = Field(64 * 2**20, description="Most bytes of one answer in JSON.")
+    query_stream_bytes: Size = Field(
+        8 * 2**30, description="Most bytes of one answer in a form that is streamed: Arrow, Parquet, CSV, NDJSON."
+    )
     query_spill_bytes: int = Field(0, ge=0, description="Most bytes a query may spill to disk; 0 turns spilling off.")
+    query_audit_keep: Duration = Field(timedelta(days=30), description="How long the history of queries is kept.")
+    query_audit_text: bool = Field(
+        False, description="Keep the statements in the history of queries, literals included; else only their hashes."
+    )
     max_sql_bytes: Size = Field(64 * 2**10, description="Longest statement.")
     runner_spares: Count = Field(2, description="Warm runners that wait for a tenant in each API process.")
     runner_limit: Count = Field(8, description="Most runners of one API process.")

@@ -26,8 +26,10 @@ def make_entry(tenant_id: str) -> AuditEntry:
     return AuditEntry(
         tenant_id=tenant_id,
         key_id="abcdefghijkl",
+        query_id="f" * 32,
         snapshot_id=3,
         sql_hash="0" * 64,
+        sql_text="SELECT 1",
         outcome="ok",
         duration_ms=1.5,
         row_count=2,

@@ -14,9 +14,12 @@ import pyarrow.compute as pc
 
 from catalog.schema import LogicalType
 from ingest.decode.columnar_lists import list_parts, rebuilt
+from ingest.decode.number_text import hashed_float
+from ingest.decode.numbers import literal_text
 
 _ESCAPED = r'["\\\x00-\x1f\x7f]'
 _NUMBERS = frozenset({"bool", "int32", "int64"})
+_ODD_FLOAT = "e|^-0$"  # which Arrow does not spell as `hashed_float` does
 _DAY = len("YYYY-MM-DD")
 _encode = msgspec.json.encode
 
@@ -50,11 +53,35 @@ def json_texts(array: pa.Array, type_: LogicalType) -> pa.Array:
 def payload_texts(columns: Sequence[tuple[str, LogicalType, pa.Array]]) -> list[bytes]:
     """The canonical payloads of the rows of these columns, whose names are in order; nulls are left out."""
     members = [
-        pc.fill_null(enclosed(f",{_encode(name).decode()}:", json_texts(array, type_), ""), "")
+        pc.fill_null(enclosed(f",{_encode(name).decode()}:", _contents(array, type_), ""), "")
         for name, type_, array in columns
     ]
     rows = pc.binary_join_element_wise(*members, "")
     return [b"{%b}" % row[1:] for row in rows.cast(pa.binary()).to_pylist()]
+
+
+def _contents(array: pa.Array, type_: LogicalType) -> pa.Array:
+    """The JSON texts as the other formats' payloads have them too: of a value, and not of how it was written."""
+    if type_.item is not None:
+        parts = list_parts(array)
+        return enclosed(
+            "[", pc.binary_join(rebuilt(parts, pc.fill_null(_contents(parts.values, type_.item), "null")), ","), "]"
+        )
+    match type_.kind:
+        case "float32" | "float64":
+            return _floats(array.cast(pa.float64()))
+        case "timestamp":
+            return pc.replace_substring(json_texts(array, type_), ".000000Z", "Z")
+        case _:
+            return json_texts(array, type_)
+
+
+def _floats(array: pa.Array) -> pa.Array:
+    texts = array.cast(pa.string())
+    if pc.any(pc.match_substring_regex(texts, _ODD_FLOAT)).as_py():
+        hashed = [None if value is None else hashed_float(value) for value in array.to_pylist()]
+        texts = pa.array([None if one is None else literal_text(one) for one in hashed], pa.string())
+    return texts
 
 
 def quoted(texts: pa.Array) -> pa.Array:

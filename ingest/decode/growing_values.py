@@ -86,6 +86,6 @@ def _hashed_by_value(convert: Converter) -> Converter:
         result, canonical = convert(value)
         if isinstance(value, int | msgspec.Raw) and not isinstance(value, bool):
             return result, hashed_number(value)
-        return result, canonical
+        return result, value if isinstance(value, str) else canonical
 
     return converted

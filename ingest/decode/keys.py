@@ -17,7 +17,7 @@ from catalog.schema import Column, parse_type
 from ingest.decode.number_text import float_text
 from ingest.decode.plan import LONGEST_KEY
 from ingest.decode.refusals import ValueRefused
-from ingest.decode.times import FIRST_MICROSECOND, LAST_MICROSECOND, moment, parse_timestamp
+from ingest.decode.times import FIRST_MICROSECOND, LAST_MICROSECOND, parse_timestamp, timestamp_text
 
 _DAY = 86_400_000_000
 
@@ -76,10 +76,6 @@ def _plain(array: pa.Array) -> pa.Array:
     return array.cast(pa.int64()) if pa.types.is_timestamp(array.type) else array
 
 
-def _timestamp(value: Any) -> str:
-    return moment(value).replace(tzinfo=None).isoformat() + "Z"
-
-
 def _json(value: Any) -> str:
     return msgspec.json.decode(value, type=str) if value.startswith('"') else str(value)
 
@@ -91,6 +87,6 @@ _TEXTS: dict[str, Callable[[Any], str]] = {  # `Any`: each takes what Arrow give
     "decimal": lambda value: format(Decimal(value), "f"),
     "binary": lambda value: b64encode(value).decode(),
     "date": lambda value: str(value.isoformat()),
-    "timestamp": _timestamp,
+    "timestamp": timestamp_text,
     "json": _json,
 }

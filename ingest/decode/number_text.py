@@ -93,6 +93,12 @@ def hashed_float(value: float) -> Number:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
+def hashed_decimal(value: Decimal) -> msgspec.Raw:
+    """What of a decimal goes into a payload's hash: its digits, without zeros at the end."""
+    text = f"{value:f}" if value else "0"
+    return msgspec.Raw((text.rstrip("0").rstrip(".") if "." in text else text).encode())
+
+
 def keeps_digits(text: str) -> bool:
     """Whether the text of a number with a point or an exponent says no more than the float64 that it spells."""
     return _spelled(text, float(text))

@@ -54,19 +54,6 @@ def digits_and_exponent(value: Decimal) -> tuple[str, int]:
     return (short, exponent + len(text) - len(short)) if short else ("0", 0)
 
 
-def canonical_number(number: Number) -> Number:
-    """One spelling for all literals of a value: an int as it is, the shortest float if exact, else all digits."""
-    if isinstance(number, int):
-        return number
-    text = literal_text(number)
-    exact, value = Decimal(text), float(text)
-    shortest = msgspec.json.encode(value)
-    if math.isfinite(value) and Decimal(shortest.decode()) == exact:
-        return msgspec.Raw(shortest)
-    digits, exponent = digits_and_exponent(exact)
-    return msgspec.Raw(f"{'-' if exact.is_signed() else ''}{digits}e{exponent}")
-
-
 def to_int(number: Number, *, bits: int) -> int:
     """The whole number, if it is one and has room in `bits`."""
     value = number if isinstance(number, int) else _whole(parse_decimal(literal_text(number)), bits=bits)

@@ -125,6 +125,11 @@ def moment(micros: int) -> datetime:
     return EPOCH + timedelta(microseconds=micros)
 
 
+def timestamp_text(micros: int) -> str:
+    """The one spelling of a moment: `2013-01-31T10:00:00Z`, with six digits after the second, or none."""
+    return moment(micros).replace(tzinfo=None).isoformat() + "Z"
+
+
 def _all_match(texts: pa.Array, pattern: str) -> bool:
     return pc.all(pc.match_substring_regex(texts, pattern)).as_py() is not False
 

@@ -1,8 +1,8 @@
 """One JSON value to one column's value, exactly or not at all.
 
 A converter takes a value that is not null and answers two things: what Arrow gets, and the canonical input that
-the payload's hash is made of. The canonical input does not depend on the column's width (an `int32` that became an
-`int64` or a `decimal` hashes as before) and not on the way the value was decoded.
+the payload's hash is made of. The canonical input is the value's and not its spelling's, and does not depend on the
+column's width (an `int32` that became an `int64` or a `decimal` hashes as before) or on the way the value was decoded.
 """
 
 import binascii
@@ -14,18 +14,18 @@ from collections.abc import Callable
 import msgspec
 
 from catalog.schema import LogicalType
+from ingest.decode.number_text import hashed_decimal, hashed_float
 from ingest.decode.numbers import (
     LONGEST_NUMBER,
     DecimalColumn,
     Number,
-    canonical_number,
     literal_text,
     to_float32,
     to_float64,
     to_int,
 )
 from ingest.decode.refusals import ValueRefused, shown
-from ingest.decode.times import parse_date, parse_timestamp
+from ingest.decode.times import parse_date, parse_timestamp, timestamp_text
 
 MAX_DEPTH = 64
 """How deep lists and objects may nest in one JSON value."""
@@ -111,36 +111,32 @@ def _bool(value: object) -> Converted:
 
 
 def _int32(value: object) -> Converted:
-    literal = number(value)
-    return to_int(literal, bits=32), canonical_number(literal)
+    whole = to_int(number(value), bits=32)
+    return whole, whole
 
 
 def _int64(value: object) -> Converted:
-    literal = number(value)
-    return to_int(literal, bits=64), canonical_number(literal)
+    whole = to_int(number(value), bits=64)
+    return whole, whole
 
 
 def _float32(value: object) -> Converted:
     literal = number(value)
-    return to_float32(literal), _canonical_float(literal)
+    # Of what was written, and not of what a float32 keeps of it: the column may become a float64.
+    return to_float32(literal), hashed_float(float(literal_text(literal)))
 
 
 def _float64(value: object) -> Converted:
-    literal = number(value)
-    return to_float64(literal), _canonical_float(literal)
-
-
-def _canonical_float(literal: Number) -> object:
-    return literal if isinstance(literal, int) else float(literal_text(literal))
+    kept = to_float64(number(value))
+    return kept, hashed_float(kept)
 
 
 def _decimal_converter(column: DecimalColumn) -> Converter:
     def convert(value: object) -> Converted:
-        if isinstance(value, str):
-            return column.exact(string(value)), value
-        if isinstance(value, bool) or not isinstance(value, int | msgspec.Raw):
+        if isinstance(value, bool) or not isinstance(value, str | int | msgspec.Raw):
             raise _wrong(value, "a number or a string of digits")
-        return column.exact(literal_text(value)), canonical_number(value)
+        exact = column.exact(string(value) if isinstance(value, str) else literal_text(value))
+        return exact, hashed_decimal(exact)
 
     return convert
 
@@ -164,15 +160,16 @@ def _date(value: object) -> Converted:
 
 
 def _timestamp(value: object) -> Converted:
-    text = string(value)
-    return parse_timestamp(text), text
+    micros = parse_timestamp(string(value))
+    return micros, timestamp_text(micros)
 
 
 def _uuid(value: object) -> Converted:
     text = string(value)
     if not _UUID.fullmatch(text):
         raise ValueRefused("is not a UUID such as 123e4567-e89b-12d3-a456-426614174000")
-    return str(uuid.UUID(text)), text
+    spelled = str(uuid.UUID(text))
+    return spelled, spelled
 
 
 def _json(value: object) -> Converted:

@@ -24,7 +24,7 @@ from storage.store import ObjectStore
 _SLICE = 2.0
 _RING_EXPIRES = 5.0
 _BROKER_TIMEOUT = 0.1
-_HOUSEKEEPING_SLICE = 30.0
+_HOUSEKEEPING_SLICE = 55.0  # nearly all of the minute until the next; half of it is pauses
 
 
 def flush_policy(config: Config) -> FlushPolicy:

@@ -13,21 +13,21 @@ from duckmesh.kernel.failpoints import failpoint
 from ingest.models import IngestStaged
 from storage.store import ObjectStore
 
-# A publication that would name one of them finds the mark, or this statement finds the publication.
+# A publication that would name one of them finds the mark, or this statement waits for the publication and leaves what
+# it has named: after the wait PostgreSQL asks the outer conditions again, with the inner answer of before.
 _DOOM = """
-UPDATE ingest_staged SET doomed_at = clock_timestamp()
- WHERE staged_id = ANY (ARRAY(
-   SELECT s.staged_id FROM ingest_staged s LEFT JOIN ingest_event e USING (event_id)
-    WHERE s.doomed_at IS NULL
-      AND CASE WHEN s.event_id IS NULL THEN s.created_at < clock_timestamp() - make_interval(secs => %(unnamed)s)
-               ELSE e.event_id IS NULL OR e.state IN ('committed', 'discarded', 'dropped') END
-    LIMIT %(most)s))
-   AND doomed_at IS NULL
-   AND (event_id IS NOT NULL OR created_at < clock_timestamp() - make_interval(secs => %(unnamed)s))
+UPDATE ingest_staged s SET doomed_at = clock_timestamp()
+  FROM (SELECT s.staged_id, s.event_id FROM ingest_staged s LEFT JOIN ingest_event e USING (event_id)
+         WHERE s.doomed_at IS NULL
+           AND CASE WHEN s.event_id IS NULL
+                    THEN s.created_at < clock_timestamp() - make_interval(secs => %(unnamed)s)
+                    ELSE e.event_id IS NULL OR e.state IN ('committed', 'discarded', 'dropped') END
+         ORDER BY s.staged_id LIMIT %(most)s) found
+ WHERE s.staged_id = found.staged_id AND s.event_id IS NOT DISTINCT FROM found.event_id AND s.doomed_at IS NULL
 """
 _MOST_OBJECTS = 1_000
 
-_LITTER = ("spool-*", "claim-*")
+_LITTER = ("spool-*", "claim-*", "rewrite-*")
 _ABANDONED_AFTER = 86_400.0  # seconds; no request and no attempt lasts nearly as long
 
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,13 @@ from ingest.failed import discard, replay
 from ingest.housekeeping import HousekeepingPolicy, Kept, keep_house
 from ingest.key_index import rebuild_if_bloated
 from ingest.models import IngestClaimItem, IngestEvent, IngestKey, IngestStaged
+from ingest.publishing import TenantLimits, publish_one
 from ingest.purge import purge_slice
 from storage.local import LocalStore
 from storage.store import Keys
 from tests.factories import make_table, make_tenant
-from tests.lake import Lake, fail_oldest, record, write, write_ids
-from tests.together import Background, together
+from tests.lake import Lake, fail_oldest, publication, record, write, write_ids
+from tests.together import Background, together, wait_until_blocked
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -273,6 +275,19 @@ def test_staged_objects_go_when_their_envelope_is_done_or_nobody_names_them(lake
     assert staged(lake) == (needed, needed)
 
 
+def test_late_publication_keeps_its_staged_object(lake: Lake, tenant_id: str) -> None:
+    path = stage(lake, tenant_id, "late", hours=25)
+    late = publication(tenant_id, [record("a")])
+    staged_id = IngestStaged.objects.get(path=path).staged_id
+    with transaction.atomic():
+        publish_one(replace(late, payload=b"", staged_id=staged_id), limits=TenantLimits())
+        cleaning = Background(partial(clean, lake))
+        wait_until_blocked(1)
+    kept = cleaning.result()
+    assert isinstance(kept, Kept) and kept.staged_objects == 0
+    assert staged(lake) == ({path}, {path})
+
+
 class Refusing(LocalStore):
     """A store that can delete nothing."""
 
@@ -293,15 +308,15 @@ def test_staged_object_that_the_store_keeps_keeps_its_row(lake: Lake, tenant_id:
 
 def test_scratch_of_the_dead_goes_and_that_of_the_living_stays(lake: Lake, tenant_id: str) -> None:
     scratch = lake.root / "scratch"
-    for name in ("claim-old", "claim-new"):
+    for name in ("claim-old", "claim-new", "rewrite-old", "rewrite-new"):
         (scratch / name).mkdir(parents=True)
         (scratch / name / "0.parquet").write_bytes(b"rows")
     for name in ("spool-old", "spool-new", "foreign"):
         (scratch / name).write_bytes(b"rows")
-    for name in ("claim-old", "spool-old", "foreign"):
+    for name in ("claim-old", "rewrite-old", "spool-old", "foreign"):
         os.utime(scratch / name, (0, time.time() - 90_000))
-    assert clean(lake).scratch_files == 2
-    assert sorted(path.name for path in scratch.iterdir()) == ["claim-new", "foreign", "spool-new"]
+    assert clean(lake).scratch_files == 3
+    assert sorted(path.name for path in scratch.iterdir()) == ["claim-new", "foreign", "rewrite-new", "spool-new"]
 
 
 def fill(keys: int) -> None:

@@ -291,6 +291,54 @@ class FailedEventList(Shape):
     next_cursor = serializers.CharField(allow_null=True, help_text="`cursor` of the next page; null on the last.")
 
 
+class PastQuery(Shape):
+    """A query that has ended."""
+
+    query_id = serializers.CharField(allow_null=True, help_text="`X-DuckMesh-Query-Id` of its answer.")
+    key_id = serializers.CharField(help_text="The API key that asked.")
+    at = serializers.DateTimeField(help_text="When it arrived.")
+    sql_hash = serializers.CharField(help_text="SHA-256 of the statement, in hexadecimal digits.")
+    sql = serializers.CharField(allow_null=True, help_text="The statement, if the operator lets statements be kept.")
+    outcome = serializers.CharField(help_text="`ok`, or the code of the error it was answered with.")
+    snapshot_id = serializers.IntegerField(allow_null=True, help_text="Null if it did not come to read one.")
+    duration_ms = serializers.FloatField(help_text="From its arrival to its end, waits included.")
+    row_count = serializers.IntegerField()
+    size_bytes = serializers.IntegerField(help_text="Of its answer.")
+
+
+class QueryHistory(Shape):
+    """A page of the tenant's queries, the newest first."""
+
+    tenant_id = serializers.CharField()
+    queries = PastQuery(many=True)
+    next_cursor = serializers.CharField(allow_null=True, help_text="`cursor` of the next page; null on the last.")
+
+
+class RunningQuery(Shape):
+    """A query that has not ended."""
+
+    query_id = serializers.CharField()
+    key_id = serializers.CharField(help_text="The API key that asked.")
+    sql_hash = serializers.CharField(help_text="SHA-256 of the statement, in hexadecimal digits.")
+    sql = serializers.CharField(allow_null=True, help_text="The statement, if the operator lets statements be kept.")
+    running_ms = serializers.IntegerField(help_text="Since its arrival, waits included.")
+    state = serializers.ChoiceField(choices=["running", "cancelling"])
+
+
+class RunningQueryList(Shape):
+    """The tenant's queries that run."""
+
+    tenant_id = serializers.CharField()
+    queries = RunningQuery(many=True)
+
+
+class CancelledQuery(Shape):
+    """A query that is being stopped."""
+
+    query_id = serializers.CharField()
+    state = serializers.ChoiceField(choices=["cancelling"])
+
+
 class LagOfTable(Shape):
     """Records of one table that wait."""
 

@@ -5,11 +5,13 @@ once, and everything the statement reads is of it. A statement that waits for it
 """
 
 import hashlib
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -24,15 +26,18 @@ from query.audit import AuditEntry, AuditLog
 from query.barrier import Barrier
 from query.body import QueryRequest
 from query.cache import FileSource
+from query.cancel import Cancellation
 from query.errors import (
     ClientGone,
     ConsistencyTimeout,
+    QueryCancelled,
     SqlUnsealed,
     TokenScopeMismatch,
     VisibilityTokenInvalid,
 )
 from query.gate import Verdict
 from query.incoming import Incoming
+from query.inflight import Flight, Inflight
 from query.limits import sealing
 from query.pool import Pool
 from query.request import RunRequest
@@ -50,7 +55,9 @@ class QueryPolicy:
 
     result_bytes: int = 64 * 2**20
     stream_bytes: int = 8 * 2**30
+    scratch: str | None = None  # where answers wait that must be whole before they begin; none: the system's place
     allow_unsealed: bool = False
+    keep_text: bool = False  # statements may be kept, with the data in them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +69,16 @@ class QueryPlane:
     source: FileSource
     audit: AuditLog
     policy: QueryPolicy
+    inflight: Inflight = field(default_factory=Inflight)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asker:
-    """Whose query it is."""
+    """Whose query it is, and its name."""
 
     tenant_id: str
     key_id: str
+    query_id: str = field(default_factory=lambda: secrets.token_hex(16))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +104,14 @@ class QueryResult:
 
 
 @dataclass
-class _Course:
+class Course:
     """How far the query has come, for its statistics and its audit row, whatever becomes of it."""
 
     now: datetime
+    cancellation: Cancellation
     started: float = field(default_factory=time.perf_counter)
     outcome: str = "INTERNAL"
+    queue_ms: float = 0.0
     barrier_seconds: float = 0.0
     snapshot_id: int | None = None
     row_count: int = 0
@@ -112,7 +123,7 @@ class _Course:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Query:
+class Query:
     """A statement that runs on what it may read."""
 
     read: ReadSet
@@ -127,8 +138,8 @@ def execute(
     """The rows of the statement in one snapshot, or an error that says why there are none; `now` is for the audit."""
     limit = JSON_ROWS if request.row_limit is None else request.row_limit
     with (
-        _observed(request, asker, plane.audit, now) as course,
-        _running(request, asker, plane, course, row_limit=limit, max_bytes=plane.policy.result_bytes) as query,
+        observed(request, asker, plane, now) as course,
+        running_query(request, asker, plane, course, row_limit=limit, max_bytes=plane.policy.result_bytes) as query,
     ):
         incoming = Incoming(query.running)
         rows = []
@@ -148,10 +159,20 @@ def execute(
 
 
 @contextmanager
-def _observed(request: QueryRequest, asker: Asker, audit: AuditLog, now: datetime) -> Iterator[_Course]:
-    course = _Course(now=now)
+def observed(request: QueryRequest, asker: Asker, plane: QueryPlane, now: datetime) -> Iterator[Course]:
+    """The query can be seen and cancelled during the block; its end is counted and recorded."""
+    flight = Flight(
+        query_id=asker.query_id,
+        tenant_id=asker.tenant_id,
+        key_id=asker.key_id,
+        sql_hash=hashlib.sha256(request.sql.encode()).hexdigest(),
+        sql=request.sql if plane.policy.keep_text else "",
+        at=now,
+    )
+    course = Course(now=now, cancellation=flight.cancellation)
     try:
-        yield course
+        with plane.inflight.holding(flight), _cancelled_if_asked(flight):
+            yield course
         course.outcome = OK
     except GeneratorExit:
         course.outcome = ClientGone.code
@@ -166,12 +187,14 @@ def _observed(request: QueryRequest, asker: Asker, audit: AuditLog, now: datetim
     finally:
         metrics.query_requests.labels(outcome=course.outcome).inc()
         metrics.query_latency.observe(course.milliseconds)
-        audit.record(
+        plane.audit.record(
             AuditEntry(
                 tenant_id=asker.tenant_id,
                 key_id=asker.key_id,
+                query_id=asker.query_id,
                 snapshot_id=course.snapshot_id,
-                sql_hash=hashlib.sha256(request.sql.encode()).hexdigest(),
+                sql_hash=flight.sql_hash,
+                sql_text=flight.sql or None,
                 outcome=course.outcome,
                 duration_ms=round(course.milliseconds, 3),
                 row_count=course.row_count,
@@ -182,16 +205,31 @@ def _observed(request: QueryRequest, asker: Asker, audit: AuditLog, now: datetim
 
 
 @contextmanager
-def _running(
-    request: QueryRequest, asker: Asker, plane: QueryPlane, course: _Course, *, row_limit: int | None, max_bytes: int
-) -> Iterator[_Query]:
+def _cancelled_if_asked(flight: Flight) -> Iterator[None]:
+    """What fails after somebody has cancelled the query fails for that."""
+    try:
+        yield
+    except DuckMeshError:
+        if not flight.cancellation.asked:
+            raise
+        raise QueryCancelled("The query was cancelled.", query_id=flight.query_id) from None
+
+
+@contextmanager
+def running_query(
+    request: QueryRequest, asker: Asker, plane: QueryPlane, course: Course, *, row_limit: int | None, max_bytes: int
+) -> Iterator[Query]:
     """The statement runs while the block does."""
     if not (plane.policy.allow_unsealed or sealing().sealed):
         raise SqlUnsealed(f"{sealing().describe()} The operator can allow SQL all the same.")
     timeout = time.monotonic() + request.timeout_ms / 1_000
     tenant_dir = Path(plane.source.tenant_dir(tenant_id=asker.tenant_id))
-    with plane.pool.session(tenant_id=asker.tenant_id, tenant_dir=tenant_dir, deadline=timeout) as session:
+    session_of = partial(
+        plane.pool.session, tenant_id=asker.tenant_id, tenant_dir=tenant_dir, cancellation=course.cancellation
+    )
+    with session_of(deadline=timeout) as session:
         verdict = session.inspect(request.sql)
+        course.queue_ms = session.queue_ms
     read = _settle(request, asker.tenant_id, verdict, plane.barrier, course)
     course.snapshot_id = read.snapshot_id
     plan = planner.plan(
@@ -204,17 +242,17 @@ def _running(
     )
     # The wait for the token has a timeout of its own.
     deadline = timeout + course.barrier_seconds
-    with plane.pool.session(tenant_id=asker.tenant_id, tenant_dir=tenant_dir, deadline=deadline) as session:
+    with session_of(deadline=deadline) as session:
         asked = RunRequest(
             sql=request.sql, params=request.params, views=plan.views, row_limit=row_limit, max_bytes=max_bytes
         )
         with closing(session.start(asked)) as running:
-            yield _Query(read=read, plan=plan, running=running, deadline=deadline)
+            yield Query(read=read, plan=plan, running=running, deadline=deadline)
     metrics.query_scanned_files.observe(plan.files)
     metrics.query_scanned_bytes.observe(plan.size_bytes)
 
 
-def _settle(request: QueryRequest, tenant_id: str, verdict: Verdict, barrier: Barrier, course: _Course) -> ReadSet:
+def _settle(request: QueryRequest, tenant_id: str, verdict: Verdict, barrier: Barrier, course: Course) -> ReadSet:
     """What the statement reads, in the snapshot that was asked for, with every write that the token covers."""
     snapshot_id, token = request.snapshot_id, request.min_visibility_token
     if request.snapshot_time is not None:
@@ -239,7 +277,12 @@ def _settle(request: QueryRequest, tenant_id: str, verdict: Verdict, barrier: Ba
     planner.check(read, names=verdict.tables)  # what is wrong now needs no waiting for
     began = time.perf_counter()
     try:
-        barrier.wait(tenant_id=tenant_id, token=token, timeout=request.consistency_timeout_ms / 1_000)
+        barrier.wait(
+            tenant_id=tenant_id,
+            token=token,
+            timeout=request.consistency_timeout_ms / 1_000,
+            cancellation=course.cancellation,
+        )
     finally:
         course.barrier_seconds = time.perf_counter() - began
     read = _read(tenant_id, verdict, None, token)
@@ -263,7 +306,7 @@ def _read(tenant_id: str, verdict: Verdict, snapshot_id: int | None, token: int 
     return read
 
 
-def _document(rows: list[bytes], columns: list[str], query: _Query, course: _Course) -> bytes:
+def _document(rows: list[bytes], columns: list[str], query: Query, course: Course) -> bytes:
     read, plan, running = query.read, query.plan, query.running
     end = msgspec.json.encode(
         {
@@ -273,7 +316,7 @@ def _document(rows: list[bytes], columns: list[str], query: _Query, course: _Cou
             "truncated": running.truncated,
             "stats": {
                 "duration_ms": round(course.milliseconds, 3),
-                "queue_ms": round(running.queue_ms, 3),
+                "queue_ms": round(course.queue_ms + running.queue_ms, 3),
                 "barrier_ms": round(course.barrier_seconds * 1_000, 3),
                 "scanned_files": plan.files,
                 "pruned_files": query.plan.pruned_files,

@@ -19,6 +19,8 @@ SLACK_SECONDS = 60
 
 def build(config: Config, *, on_wait: Callable[[str, int], None]) -> QueryPlane:
     """The plane; `on_wait` wakes whoever publishes (see `Barrier`). Its threads start when they are needed."""
+    scratch = config.home / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
     concurrency = config.runner_concurrency or max(LEAST_CONCURRENCY, os.cpu_count() or 1)
     return QueryPlane(
         pool=Pool(
@@ -42,7 +44,13 @@ def build(config: Config, *, on_wait: Callable[[str, int], None]) -> QueryPlane:
             keep_seconds=config.max_query_timeout.total_seconds() + SLACK_SECONDS,
         ),
         audit=AuditLog(),
-        policy=QueryPolicy(result_bytes=config.query_result_bytes, allow_unsealed=config.allow_unsealed_sql),
+        policy=QueryPolicy(
+            result_bytes=config.query_result_bytes,
+            stream_bytes=config.query_stream_bytes,
+            scratch=str(scratch),
+            allow_unsealed=config.allow_unsealed_sql,
+            keep_text=config.query_audit_text,
+        ),
     )
 
 
@@ -50,6 +58,7 @@ def close(plane: QueryPlane) -> None:
     """Nothing of the plane runs any more, and what was recorded is written."""
     plane.pool.close()
     plane.barrier.close()
+    plane.inflight.close()
     plane.audit.close()
 
 

@@ -1,7 +1,9 @@
 """Queries over HTTP."""
 
+from typing import Any
+
 from django.conf import settings
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -23,10 +25,22 @@ class Query(Endpoint):
 
     required_roles = {"POST": frozenset({Role.QUERY_READER})}
     renderer_classes = (JSONRenderer,)
+    query_id = ""
     content_negotiation_class = OfferedRenderer  # other kinds of answer are asked for by Accept
 
     @extend_schema(
-        operation_id="query", summary="Run a query", request=serializers.QueryBody, responses=serializers.QueryAnswer
+        operation_id="query",
+        summary="Run a query",
+        parameters=[
+            OpenApiParameter(
+                "X-DuckMesh-Query-Id",
+                str,
+                OpenApiParameter.HEADER,
+                response=True,
+                description="Names the query in the history, and in errors of its own.",
+            )
+        ],
+        request=serializers.QueryBody, responses=serializers.QueryAnswer
     )
     def post(self, request: Request) -> Response:
         """One read-only statement, every table in it read at the same instant.
@@ -37,5 +51,13 @@ class Query(Endpoint):
         who = principal_of(request)
         asked = parse_body(control_body(request), limits=body_limits(settings.DUCKMESH))
         asker = Asker(tenant_id=who.tenant_id, key_id=who.key_id)
+        self.query_id = asker.query_id
         result = execute(asked, asker=asker, plane=held().query, now=clock.now())
         return Response(result.body)
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Every answer to a query that was understood carries its id, errors too. `Any`: as REST framework has it."""
+        answer = super().finalize_response(request, response, *args, **kwargs)
+        if self.query_id:
+            answer["X-DuckMesh-Query-Id"] = self.query_id
+        return answer

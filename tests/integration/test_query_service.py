@@ -93,6 +93,7 @@ def plane(pool: Pool, store: LocalStore, tmp_path: Path) -> Iterator[QueryPlane]
     )
     yield plane
     plane.barrier.close()
+    plane.inflight.close()
     plane.audit.close()
 
 

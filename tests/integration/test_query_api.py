@@ -1,6 +1,7 @@
 """Queries over HTTP, with sealed runners behind them."""
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from django.test import Client
 from catalog.definition import parse_definition
 from catalog.tables import create_table
 from duckmesh.kernel import clock
+from query.models import QueryAudit
 from tests.factories import make_tenant
 from tests.http import bearer, make_key, problem_of
 from tests.serving import query_runners, serving, worker
@@ -148,8 +150,93 @@ def test_a_foreign_table_does_not_exist(caller: Caller) -> None:
     assert foreign["detail"].replace("table t.", "table u.") == missing["detail"]
 
 
-def test_another_kind_of_answer_is_not_acceptable_yet(caller: Caller) -> None:
-    for kind in ("text/csv", "application/vnd.apache.arrow.stream", "text/html"):
-        problem_of(caller.query("SELECT 1", headers={"Accept": kind}), 406, "NOT_ACCEPTABLE")
-    for kind in ("", "*/*", "application/*", "text/csv, application/json;q=0.5", "application/json"):
-        assert caller.query("SELECT 1", headers={"Accept": kind}).json()["rows"] == [[1]]
+def streamed(response: Any) -> bytes:
+    """The body of an answer that is streamed."""
+    assert response.status_code == 200
+    return b"".join(response.streaming_content)
+
+
+KINDS = {
+    "": "application/json",
+    "*/*": "application/json",
+    "application/*": "application/json",
+    "application/json": "application/json",
+    "text/csv": "text/csv; charset=utf-8; header=present",
+    "TEXT/CSV": "text/csv; charset=utf-8; header=present",
+    "text/*": "text/csv; charset=utf-8; header=present",
+    "application/x-ndjson": "application/x-ndjson",
+    "application/vnd.apache.parquet": "application/vnd.apache.parquet",
+    "application/vnd.apache.arrow.stream, */*;q=0.1": "application/vnd.apache.arrow.stream",
+    "text/csv, application/json;q=0.5": "text/csv; charset=utf-8; header=present",
+    "text/csv;q=0.4, application/json; q=0.5": "application/json",
+    "text/csv, application/json": "text/csv; charset=utf-8; header=present",
+    "application/json, text/csv": "application/json",
+    "application/json;q=0, */*": "application/vnd.apache.arrow.stream",
+    "text/html, */*;q=0.8": "application/json",
+}
+
+
+@pytest.mark.parametrize("accept", KINDS)
+def test_kind_of_answer_is_the_one_that_accept_likes_best(caller: Caller, accept: str) -> None:
+    response = caller.query("SELECT 1 AS a", headers={"Accept": accept})
+    assert (response.status_code, response["Content-Type"]) == (200, KINDS[accept])
+    if response.streaming:
+        streamed(response)
+
+
+@pytest.mark.parametrize("accept", ["text/html", "text/csv;q=0", "application/json;q=2", "image/*, text/plain", ";"])
+def test_kind_of_answer_that_does_not_exist_is_not_acceptable(caller: Caller, accept: str) -> None:
+    problem_of(caller.query("SELECT 1", headers={"Accept": accept}), 406, "NOT_ACCEPTABLE")
+
+
+def test_a_streamed_answer_is_whole_and_names_its_snapshot(caller: Caller) -> None:
+    with worker(caller.tenant_id):
+        token = caller.write({"a": 1, "price": "1.50"}, {"a": 2})
+    latest = caller.query("SELECT 1").json()["snapshot_id"]
+    response = caller.query("SELECT a, price FROM t ORDER BY a", headers={"Accept": "text/csv"})
+    assert response["X-DuckMesh-Snapshot-Id"] == str(latest)
+    assert response["X-DuckMesh-Visibility-Token"] == str(token)
+    assert "X-DuckMesh-Truncated" not in response
+    body = streamed(response)
+    assert body == b"a,price\r\n1,1.50\r\n2,\r\n"
+    assert response["Content-Length"] == str(len(body))
+    many = streamed(caller.query("SELECT * FROM range(300_000)", headers={"Accept": "application/x-ndjson"}))
+    assert many.count(b"\n") == 300_000
+
+
+def test_a_row_limit_cuts_a_streamed_answer_and_says_so(caller: Caller) -> None:
+    for limit, cut in ((99_999, True), (100_000, False)):
+        response = caller.query("SELECT * FROM range(100_000)", headers={"Accept": "text/csv"}, row_limit=limit)
+        assert response.get("X-DuckMesh-Truncated") == ("true" if cut else None)
+        assert streamed(response).count(b"\r\n") == 1 + limit
+
+
+@pytest.mark.parametrize("accept", ["text/csv", "application/vnd.apache.parquet"])
+def test_what_goes_wrong_before_the_first_byte_is_a_problem_in_every_form(caller: Caller, accept: str) -> None:
+    headers = {"Accept": accept}
+    problem_of(caller.query("SELECT * FROM nothing", headers=headers), 404, "TABLE_NOT_FOUND")
+    problem_of(caller.query("SELECT 'x'::INT", headers=headers), 400, "QUERY_INVALID")
+    endless = "SELECT sum(a.range * b.range) FROM range(10_000_000) a, range(10_000_000) b"
+    problem_of(caller.query(endless, headers=headers, timeout_ms=300), 504, "QUERY_TIMEOUT")
+    late = "SELECT (CASE WHEN i = 900_000 THEN 'x' ELSE '1' END)::INT FROM range(1_000_000) r(i)"
+    problem_of(caller.query(late, headers=headers, row_limit=1_000_000), 400, "QUERY_INVALID")
+
+
+def test_an_answer_that_nobody_reads_to_its_end_is_recorded_as_such(caller: Caller) -> None:
+    response = caller.query("SELECT * FROM range(100_000_000)", headers={"Accept": "text/csv"})
+    pieces = iter(response.streaming_content)
+    assert next(pieces)
+    response.close()
+    caller.query("SELECT 1")  # the place is free
+    deadline = time.monotonic() + 5
+    while not (rows := list(QueryAudit.objects.filter(tenant_id=caller.tenant_id, outcome="CLIENT_GONE"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert rows[0].size_bytes > 0
+    assert rows[0].row_count > 0
+
+
+def test_an_answer_that_breaks_off_ends_in_what_nobody_takes_for_its_end(caller: Caller) -> None:
+    sql = "SELECT (CASE WHEN i = 5_000_000 THEN 'x' ELSE i::VARCHAR END)::BIGINT AS n FROM range(10_000_000) r(i)"
+    body = streamed(caller.query(sql, headers={"Accept": "application/x-ndjson"}))
+    assert body.splitlines()[-1].startswith(b"!QUERY_INVALID: Conversion Error")

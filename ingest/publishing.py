@@ -17,6 +17,7 @@ from django.db import DatabaseError, InterfaceError, InternalError, OperationalE
 
 from catalog.errors import PublishConflict
 from catalog.growth import grow_table
+from catalog.publish import IDLE_LIMIT
 from catalog.schema import Column
 from catalog.tables import TableInfo
 from duckmesh.kernel.errors import JSON, OutcomeUnknown, Unavailable
@@ -192,14 +193,15 @@ def publish_growing(publication: Publication, *, limits: TenantLimits, actor: st
     table, batch = publication.table, publication.batch
     assert batch.growth is not None, "only what grows a table is published so"
     with _told(), transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_KEYS, [table.table_id, *_key_arguments(batch)])
+        cursor.execute(IDLE_LIMIT + _KEYS, [table.table_id, *_key_arguments(batch)])
         event, duplicates, covering, replayed = cursor.fetchone()
         excluded = [*duplicates, *batch.excluded]
         kept = batch.record_count - len(excluded)
         if replayed is not None or not kept:
+            known = _known(publication, replayed=replayed, duplicates=len(excluded), covering=covering)
             # Nothing is written, so nothing grows, and a key of the request would name nothing.
             transaction.set_rollback(True)
-            return _known(cursor, replayed=replayed, duplicates=len(excluded), covering=covering)
+            return known
         version = _grow(publication, batch.growth, actor=actor)
         cursor.execute(
             _APPEND,
@@ -242,15 +244,23 @@ def _grow(publication: Publication, columns: Sequence[Column], *, actor: str) ->
 
 
 _REPLAYED = """
-SELECT first_token, last_token, coalesce(array_length(excluded, 1), 0) FROM ingest_event WHERE event_id = %s
+SELECT t.ddl_version, e.first_token, e.last_token, coalesce(array_length(e.excluded, 1), 0)
+  FROM tenant t LEFT JOIN ingest_event e ON e.event_id = %s
+ WHERE t.tenant_id = %s
 """
 
 
-def _known(cursor: Any, *, replayed: int | None, duplicates: int, covering: int) -> Published:
+def _known(publication: Publication, *, replayed: int | None, duplicates: int, covering: int) -> Published:
+    """What is known of the request already; never about a table that is gone meanwhile."""
+    with connection.cursor() as cursor:
+        cursor.execute(_REPLAYED, [replayed, publication.tenant_id])
+        ddl_version, first, last, excluded = cursor.fetchone() or (None, None, None, 0)
+    if ddl_version != publication.ddl_version:
+        raise Stale
     if replayed is None:
         return Published(outcome="duplicate", first=0, last=0, duplicates=duplicates, covering=covering, rates=())
-    cursor.execute(_REPLAYED, [replayed])
-    first, last, excluded = cursor.fetchone()
+    if first is None:
+        raise Again  # it was purged between the two statements
     return Published(outcome="replayed", first=first, last=last, duplicates=excluded, covering=0, rates=())
 
 

@@ -12,13 +12,15 @@ from catalog.definition import TableDefinition
 from catalog.evolution import evolve_table
 from catalog.models import Snapshot, TableSchemaVersion
 from catalog.snapshots import resolve
-from catalog.tables import TableInfo, create_table, get_table
-from ingest.accept import Accepted
+from catalog.tables import TableInfo, create_table, drop_table, get_table
+from ingest.accept import Accepted, AcceptPolicy, accept
+from ingest.decode.batch import DecodedBatch
 from ingest.errors import IdempotencyConflict, InvalidRecord
+from ingest.publishing import Stale, publish_growing
 from tests.factories import make_tenant
-from tests.lake import Lake, write
+from tests.lake import NO_LIMITS, Lake, Record, decoder, publication, write
 from tests.reading import read_rows
-from tests.together import together
+from tests.together import Background, together
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -145,6 +147,31 @@ def test_a_retry_after_growth_is_a_duplicate_and_not_a_conflict(tenant_id: str, 
     assert (replayed.replayed, replayed.max_visibility_token) == (True, whole.max_visibility_token)
     lake.materialize(tenant_id)
     assert len(rows_of(lake, tenant_id)) == 3
+
+
+def test_a_retry_by_a_process_that_has_not_heard_of_the_growth_is_known(tenant_id: str) -> None:
+    body: list[Record] = [{"payload": {"a": 1}}]
+    tables: list[TableInfo] = []
+
+    def decode(table: TableInfo) -> DecodedBatch:
+        batch = decoder(body, request_key="r")(table)
+        if not tables:
+            Background(partial(write, tenant_id, body, request_key="r")).result()
+        tables.append(table)
+        return batch
+
+    answer = accept(tenant_id=tenant_id, table="events", decode=decode, policy=AcceptPolicy(limits=NO_LIMITS))
+    assert (answer.replayed, answer.accepted_count) == (True, 1)
+    assert [len(table.schema.columns) for table in tables] == [0, 1]
+
+
+def test_a_retry_is_not_answered_for_a_growing_table_that_is_gone(tenant_id: str) -> None:
+    late = publication(tenant_id, [{"payload": {"a": 1}, "idempotency_key": "k"}])
+    put(tenant_id, {"a": 1}, key="k")
+    drop_table(tenant_id=tenant_id, name="events", actor="test")
+    assert late.batch.growth is not None
+    with pytest.raises(Stale):
+        publish_growing(late, limits=NO_LIMITS, actor="test")
 
 
 def test_a_growing_table_is_changed_by_its_owner_too(tenant_id: str, lake: Lake) -> None:

@@ -254,9 +254,10 @@ def _known(publication: Publication, *, replayed: int | None, duplicates: int, c
     """What is known of the request already; never about a table that is gone meanwhile."""
     with connection.cursor() as cursor:
         cursor.execute(_REPLAYED, [replayed, publication.tenant_id])
-        ddl_version, first, last, excluded = cursor.fetchone() or (None, None, None, 0)
-    if ddl_version != publication.ddl_version:
+        found: tuple[Any, ...] | None = cursor.fetchone()
+    if found is None or found[0] != publication.ddl_version:
         raise Stale
+    _, first, last, excluded = found
     if replayed is None:
         return Published(outcome="duplicate", first=0, last=0, duplicates=duplicates, covering=covering, rates=())
     if first is None:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,10 @@ class Lake:
             schema_version=table.schema.version,
             min_token=first_token,
             max_token=first_token + len(rows) - 1,
+            column_stats={
+                str(column.field_id): {"min": column.min, "max": column.max, "null_count": column.null_count}
+                for column in written.columns
+            },
         )
 
     def publish(self, table: TableInfo, rows: Sequence[dict[str, Any]], *, first_token: int) -> SnapshotInfo:
@@ -492,3 +496,23 @@ def test_every_query_leaves_an_audit_row_without_its_literals(lake: Lake) -> Non
     assert good.duration_ms > 0
     assert (bad.outcome, bad.row_count, bad.snapshot_id) == ("TABLE_NOT_FOUND", 0, None)
     assert "secret" not in json.dumps(QueryAudit.objects.filter(pk=good.pk).values().get(), default=str)
+
+
+def test_day_out_of_a_year_of_daily_files_opens_only_that_days(lake: Lake) -> None:
+    columns = [ParsedColumn(name="seen", type="timestamp"), ParsedColumn(name="n", type="int64")]
+    table = make_table(tenant_id=lake.tenant_id, columns=columns)
+    first = datetime.fromisoformat("2013-01-01")
+    days = [[{"seen": first + timedelta(days=day, hours=hour), "n": day} for hour in (0, 23)] for day in range(365)]
+    files = [lake.file(table, rows, first_token=2 * day + 1) for day, rows in enumerate(days)]
+    lake.publish_files(files, watermark=730)
+    (day,) = (file for file in files if file.min_token == 2 * 200 + 1)
+    document = lake.ask("SELECT n FROM events WHERE seen >= ? AND seen < ?", params=["2013-07-20", "2013-07-21"])
+    assert document["rows"] == [[200], [200]]
+    stats = document["stats"]
+    assert (stats["scanned_files"], stats["pruned_files"], stats["scanned_bytes"]) == (1, 364, day.size_bytes)
+    assert lake.store.local_root is not None
+    for file in files:
+        if file is not day:  # the others are not even looked for
+            (lake.store.local_root / file.path).unlink()
+    assert lake.rows("SELECT count(*) FROM events WHERE date '2013-07-20' <= seen AND seen < '2013-07-21'") == [[2]]
+    assert lake.ask("SELECT n FROM events WHERE seen < '2013-01-01'")["rows"] == []

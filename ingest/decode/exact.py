@@ -142,8 +142,7 @@ class RowReader:
         return self._values_of(payload, op, problems)
 
     def _values_of(self, payload: dict[str, object], op: int, problems: "Problems") -> dict[str, Converted]:
-        if not self._plan.columns:
-            problems.add(None, "the table has no columns yet, and no field of the request is one")
+        before = self._refusals.count
         if isinstance(payload, Repeated):
             for name in sorted(payload.repeated):
                 problems.add(name, "is a repeated JSON key")
@@ -161,6 +160,8 @@ class RowReader:
         for column in self._plan.columns:
             if column.name not in given and self._demanded(column, op):
                 problems.add(column.name, "is missing and may not be null")
+        if not self._plan.columns and self._refusals.count == before:
+            problems.add(None, "the table has no columns yet, and no field of the request is one")
         return converted
 
     def _refuse_unknown(self, name: str, value: object, problems: "Problems") -> None:

@@ -151,6 +151,13 @@ def test_rows_without_any_column_are_refused() -> None:
     ] * 2
 
 
+def test_a_bad_value_in_the_first_write_is_the_only_problem_that_is_named() -> None:
+    assert [(index, column) for index, column, _ in refused(GrowingTable(), '{"v":NaN}', '{"w":1e999}')] == [
+        (0, "v"),
+        (1, "w"),
+    ]
+
+
 def test_a_column_with_a_type_of_its_own_takes_what_fits_it_and_else_becomes_json() -> None:
     columns = (
         Column(field_id=1, name="at", type="timestamp"),

@@ -47,6 +47,14 @@ _PARAMETERS = [
         description="How the body is compressed. Limits count what it is without that.",
     ),
     OpenApiParameter(
+        "Idempotency-Replayed",
+        str,
+        OpenApiParameter.HEADER,
+        enum=["true"],
+        response=True,
+        description="That this is the first answer to a request of the same Idempotency-Key; nothing was written anew.",
+    ),
+    OpenApiParameter(
         "RateLimit-Policy",
         str,
         OpenApiParameter.HEADER,

@@ -106,7 +106,10 @@ def _number_text(value: str, type_: str) -> str:
             f" ELSE CAST({wide} AS VARCHAR) END"
         )
     text = f"CAST({value} AS VARCHAR)"
-    return text if type_.endswith(",0)") else f"rtrim(rtrim({text}, '0'), '.')"
+    if type_.endswith(",0)"):
+        return text
+    # Where there is no room for a digit before the point, DuckDB writes none; JSON wants one.
+    return f"rtrim(rtrim(regexp_replace({text}, '^(-?)[.]', '\\10.'), '0'), '.')"
 
 
 def _as_json(value: str, from_type: str, from_holds: str, *, depth: int) -> str:

@@ -1,6 +1,7 @@
 """What a value of one version of a column is in another: expressions of real DuckDB, and batches of the bus."""
 
 import math
+from decimal import Decimal
 from typing import Any
 
 import duckdb
@@ -68,6 +69,12 @@ def test_an_integer_as_text_does_not_depend_on_the_way_through_the_versions(valu
         ("list<bool>", [], "[]"),
         ("float32", 0.5, "0.5"),
         ("float32", 2.0**-149, "1.401298464324817e-45"),
+        ("decimal(4,2)", Decimal("-10.50"), "-10.5"),
+        ("decimal(4,2)", Decimal("-0.05"), "-0.05"),
+        ("decimal(2,2)", Decimal("0.05"), "0.05"),
+        ("decimal(2,2)", Decimal("-0.50"), "-0.5"),
+        ("decimal(2,2)", Decimal("0.00"), "0"),
+        ("decimal(38,38)", Decimal("-1e-38"), "-0." + 37 * "0" + "1"),
     ],
 )
 def test_everything_can_be_json(from_type: str, value: Any, text: str) -> None:

@@ -205,10 +205,10 @@ class QueryBody(Shape):
     )
     timeout_ms = serializers.IntegerField(default=30_000, min_value=1, help_text="Longest time the statement may run.")
     row_limit = serializers.IntegerField(
-        default=10_000,
+        required=False,
         min_value=1,
         max_value=MAX_ROW_LIMIT,
-        help_text="Most rows in the answer; beyond it, `truncated`.",
+        help_text="Most rows in the answer; beyond it, `truncated`. In JSON 10,000 if absent, else no limit.",
     )
 
 

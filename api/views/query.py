@@ -6,6 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -28,9 +29,19 @@ from api.renderers import (
 from api.views.base import Endpoint
 from duckmesh.kernel import clock
 from query.body import parse_body
+from query.formats import STREAMED
 from query.service import Asker, Line, execute
 from query.setup import body_limits
 from query.streaming import BrokenAnswer, StreamedAnswer, stream
+
+STREAMED_HEADERS = tuple(
+    OpenApiParameter(f"X-DuckMesh-{name}", kind, OpenApiParameter.HEADER, response=[200], description=description)
+    for name, kind, description in (
+        ("Snapshot-Id", int, "The snapshot of a streamed answer."),
+        ("Visibility-Token", int, "Its watermark."),
+        ("Truncated", bool, "There were more rows than `row_limit`. Absent if not."),
+    )
+)
 
 
 class Query(Endpoint):
@@ -51,10 +62,14 @@ class Query(Endpoint):
                 OpenApiParameter.HEADER,
                 response=True,
                 description="Names the query in the history, and in errors of its own.",
-            )
+            ),
+            *STREAMED_HEADERS,
         ],
         request=serializers.QueryBody,
-        responses=serializers.QueryAnswer,
+        responses={
+            (200, JSONRenderer.media_type): serializers.QueryAnswer,
+            **{(200, form.media_type): OpenApiTypes.BINARY for form in STREAMED},
+        },
     )
     def post(self, request: Request) -> HttpResponseBase:
         """One read-only statement, every table in it read at the same instant.

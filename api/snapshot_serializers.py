@@ -137,3 +137,22 @@ class PinList(Shape):
     tenant_id = serializers.CharField()
     pins = Pin(many=True)
     next_cursor = serializers.CharField(allow_null=True, help_text="`cursor` of the next page; null on the last.")
+
+
+class RestoreBody(Shape):
+    """Which snapshot to restore."""
+
+    snapshot_id = serializers.IntegerField(min_value=0)
+    wait_for_visibility = serializers.BooleanField(default=True)
+    visibility_timeout_ms = serializers.IntegerField(default=5_000, min_value=0)
+
+
+class RestoreAnswer(Shape):
+    """A restore that is durable, whatever crashes."""
+
+    status = serializers.ChoiceField(choices=["visible", "accepted"])
+    snapshot_id = serializers.IntegerField(allow_null=True, help_text="The new snapshot; null until it is applied.")
+    restored_from = serializers.IntegerField()
+    max_visibility_token = serializers.IntegerField(
+        help_text="With this `min_visibility_token` a query sees what was restored."
+    )

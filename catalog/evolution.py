@@ -11,10 +11,10 @@ from typing import Any
 from django.db import connection, transaction
 
 from catalog.change import TableChange
-from catalog.compatibility import Evolved, evolve
+from catalog.compatibility import evolve
 from catalog.models import Snapshot, TableDef, TableSchemaVersion
 from catalog.publish import lock_head, lock_tokens, publish_snapshot
-from catalog.schema import to_stored
+from catalog.schema import Column, to_stored
 from catalog.tables import TableInfo, get_table
 from catalog.tenants import raise_ddl_version
 
@@ -41,7 +41,13 @@ def evolve_table(*, tenant_id: str, name: str, change: TableChange, actor: str) 
     TableDef.objects.filter(table_id=table.table_id).update(compatibility_mode=mode)
     if evolved.columns != table.schema.columns:
         snapshot = publish_snapshot(tenant_id=tenant_id, kind=Snapshot.Kind.DDL, actor=actor)
-        _write_version(table, evolved, snapshot_id=snapshot.snapshot_id)
+        write_version(
+            table,
+            evolved.columns,
+            next_field_id=evolved.next_field_id,
+            named=_renamed(table, evolved.names),
+            snapshot_id=snapshot.snapshot_id,
+        )
         lock_tokens(tenant_id=tenant_id)
         raise_ddl_version(tenant_id=tenant_id)
     return get_table(tenant_id=tenant_id, name=name)
@@ -53,20 +59,23 @@ def _roles(table: TableInfo) -> dict[str, str]:
     return {name.lower(): "primary key" for name in table.primary_key_cols} | roles
 
 
-def _write_version(table: TableInfo, evolved: Evolved, *, snapshot_id: int) -> None:
+# `Any`: what the model's JSON columns take.
+def write_version(
+    table: TableInfo, columns: Sequence[Column], *, next_field_id: int, named: Mapping[str, Any], snapshot_id: int
+) -> None:
+    """The table has these columns from the snapshot on, and `named` are its key, partitions and order then."""
     version = table.schema.version + 1
-    named = _renamed(table, evolved.names)
     if any(getattr(table, member) != value for member, value in named.items()):
         with connection.cursor() as cursor:
             cursor.execute(_KEEP_NAMES, [table.table_id])
     TableSchemaVersion.objects.create(
         table_id=table.table_id,
         schema_version=version,
-        schema_json={"columns": to_stored(evolved.columns)},
+        schema_json={"columns": to_stored(columns)},
         added_in=snapshot_id,
     )
     TableDef.objects.filter(table_id=table.table_id).update(
-        schema_version=version, next_field_id=evolved.next_field_id, **named
+        schema_version=version, next_field_id=next_field_id, **named
     )
 
 

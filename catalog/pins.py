@@ -67,6 +67,11 @@ def hold_snapshot(
     return pin
 
 
+def release_hold(*, tenant_id: str, name: str) -> None:
+    """The hold of this name is gone, if it was there. Called in a transaction that holds the head."""
+    SnapshotPin.objects.filter(tenant_id=tenant_id, name=name).delete()
+
+
 def get_pin(*, tenant_id: str, name: str) -> SnapshotPin:
     """The pin of this name, which holds its snapshot."""
     pin = _live(tenant_id).filter(name=name).first()

@@ -14,6 +14,7 @@ from typing import Any
 from django.db import connection
 
 from catalog.schema import TableSchema, from_stored
+from catalog.tables import exists_at
 from duckmesh.kernel.errors import JSON
 
 
@@ -80,7 +81,7 @@ WITH at AS (
     JOIN LATERAL (SELECT * FROM table_schema_version v WHERE v.table_id = t.table_id AND v.added_in <= at.snapshot_id
                    ORDER BY v.schema_version DESC LIMIT 1) v ON true
    WHERE t.tenant_id = %(tenant)s AND lower(t.name) = ANY (%(names)s::text[])
-     AND t.created_in <= at.snapshot_id AND (t.dropped_in IS NULL OR t.dropped_in > at.snapshot_id)
+     AND {exists}
 )
 SELECT at.snapshot_id, at.snapshot_time, at.visible_token,
        CASE WHEN %(token)s > at.visible_token THEN duckmesh_latest_token(%(tenant)s) END,
@@ -178,6 +179,7 @@ def _table(
 def _statement(count: int) -> str:
     """The statement that reads the statistics of `count` columns a table."""
     return _READ.format(
+        exists=exists_at("at.snapshot_id"),
         fields=_FIELDS.format(most=count) if count else "ARRAY[]::text[]",
         stats="".join(f", f.column_stats->w.fields[{place}]" for place in range(1, count + 1)),
     )

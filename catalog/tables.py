@@ -133,7 +133,9 @@ SELECT n.ddl_version, {_COLUMNS}
 
 def exists_at(snapshot: str) -> str:
     """The condition that the table `t` of a statement exists in the snapshot that this expression gives."""
-    return f"(t.created_in <= {snapshot} AND (t.dropped_in IS NULL OR t.dropped_in > {snapshot}))"
+    return f"""(t.created_in <= {snapshot} AND (t.dropped_in IS NULL OR t.dropped_in > {snapshot})
+      OR EXISTS (SELECT 1 FROM table_interval i WHERE i.table_id = t.table_id
+                    AND i.created_in <= {snapshot} AND i.dropped_in > {snapshot}))"""
 
 
 _AT = f"""
@@ -162,6 +164,21 @@ def tables_at(*, tenant_id: str, snapshot_id: int, names: Iterable[str] | None =
         cursor.execute(_AT, {"tenant": tenant_id, "snapshot": snapshot_id, "names": wanted})
         tables = (_table(row) for row in cursor.fetchall())
         return {table.name.lower(): table for table in tables}
+
+
+_LAST = f"""
+SELECT {_COLUMNS}
+  FROM table_def t JOIN table_schema_version v ON v.table_id = t.table_id AND v.schema_version = t.schema_version
+ WHERE t.tenant_id = %s AND t.table_id = ANY (%s)
+"""
+
+
+def last_definitions(*, tenant_id: str, table_ids: Iterable[int]) -> dict[int, TableInfo]:
+    """These tables as they are now, or were when they were dropped, by id."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LAST, [tenant_id, list(table_ids)])
+        tables = (_table(row) for row in cursor.fetchall())
+        return {table.table_id: table for table in tables}
 
 
 def _table(row: tuple[Any, ...]) -> TableInfo:

@@ -18,6 +18,7 @@ urlpatterns = [
     path("v1/queries/<str:query>", history.OneQuery.as_view(), name="running-query"),
     path("v1/snapshots", snapshots.Snapshots.as_view(), name="snapshots"),
     path("v1/snapshots/pin", snapshots.NewPin.as_view(), name="new-pin"),
+    path("v1/snapshots/restore", snapshots.Restore.as_view(), name="restore"),
     path("v1/snapshots/pins", snapshots.Pins.as_view(), name="pins"),
     path("v1/snapshots/pins/<str:name>", snapshots.OnePin.as_view(), name="pin"),
     path("v1/snapshots/<str:id>", snapshots.OneSnapshot.as_view(), name="snapshot"),

@@ -21,7 +21,7 @@ class TableLag:
 
 @dataclass(frozen=True, kw_only=True)
 class Lag:
-    """How far a tenant's visible state is behind its accepted writes. Counts are records.
+    """How far a tenant's visible state is behind its accepted writes. Counts are records; a restore is none.
 
     `accepted_events` wait for a claim, `claimed_events` are in a live claim, `pending_events` are both together, and
     `retrying_events` are those of them that failed before and are tried again.
@@ -63,9 +63,11 @@ SELECT c.tenant_id, c.visible_token, duckmesh_latest_token(c.tenant_id), greates
               LEFT JOIN (SELECT event_id FROM ingest_claim_batch JOIN ingest_claim_item USING (batch_id)
                           WHERE tenant_id = c.tenant_id AND state = 'claimed' AND lease_until > clock_timestamp()
                         ) i USING (event_id)
+             WHERE p.table_id IS NOT NULL
             UNION ALL
             SELECT table_id, record_count, accepted_at, true, false, false FROM ingest_event
-             WHERE tenant_id = c.tenant_id AND state = 'failed' AND passed_in IS NOT NULL) waiting
+             WHERE tenant_id = c.tenant_id AND state = 'failed' AND passed_in IS NOT NULL
+               AND table_id IS NOT NULL) waiting
      GROUP BY table_id) b ON true
   LEFT JOIN table_def t ON t.table_id = b.table_id
  WHERE c.tenant_id = ANY (%(tenants)s)

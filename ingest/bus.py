@@ -15,6 +15,7 @@ from django.db.models import F
 from django.db.models.functions import Least, Now
 
 from catalog.models import IncidentAudit, Snapshot
+from catalog.pins import RESERVED_PREFIX, release_hold
 from catalog.publish import IDLE_LIMIT, publish_snapshot
 from ingest.errors import LeaseLost
 from ingest.models import IngestClaimBatch, IngestEvent, IngestPayload
@@ -39,10 +40,19 @@ LONGEST_PAUSE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, kw_only=True)
+class RestoreOrder:
+    """The order to restore a snapshot, and who gave it."""
+
+    snapshot_id: int
+    asked_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Envelope:
     """One accepted request, as the bus holds it; `payload` is an envelope of all its rows.
 
-    A large one lies in the object store, at `staged_path`; then `payload` is empty.
+    A large one lies in the object store, at `staged_path`; then `payload` is empty. One that is a `restore` has
+    neither, and no table: its `table_id` is 0.
     """
 
     event_id: int
@@ -58,11 +68,12 @@ class Envelope:
     attempts: int
     payload: bytes
     staged_path: str | None = None
+    restore: RestoreOrder | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A live lease on consecutive envelopes of one tenant, in token order."""
+    """A live lease on consecutive envelopes of one tenant, in token order. A restore is alone in its claim."""
 
     batch_id: int
     tenant_id: str
@@ -73,6 +84,11 @@ class Claim:
     def last_token(self) -> int:
         """The watermark of the snapshot that applies this claim, unless all of it is replayed: it never falls."""
         return self.envelopes[-1].last_token
+
+    @property
+    def restore(self) -> RestoreOrder | None:
+        """What is to be restored, if the claim is no claim of writes."""
+        return self.envelopes[0].restore
 
 
 # The first statement ends a lease that ran out, so that a crashed worker's tenant goes on without waiting for a sweep.
@@ -125,17 +141,21 @@ DELETE FROM ingest_claim_item i USING old WHERE i.batch_id = old.batch_id;
 
 _TAKE = """
 WITH oldest AS (
-  SELECT event_id, first_token, size_bytes FROM duckmesh_claimable(%(tenant)s, %(limit)s)
+  SELECT event_id, first_token, size_bytes, restores FROM duckmesh_claimable(%(tenant)s, %(limit)s)
    ORDER BY first_token LIMIT %(limit)s
 ), measured AS (
-  SELECT event_id, sum(size_bytes) OVER (ORDER BY first_token) - size_bytes AS before FROM oldest
+  SELECT event_id, row_number() OVER (ORDER BY first_token) AS place,
+         sum(size_bytes) OVER (ORDER BY first_token) - size_bytes AS before,
+         sum(restores::int) OVER (ORDER BY first_token) AS restores
+    FROM oldest
 ), taken AS (
   INSERT INTO ingest_claim_item (batch_id, event_id)
-  SELECT %(batch)s, event_id FROM measured WHERE before < %(max_bytes)s
+  SELECT %(batch)s, event_id FROM measured WHERE before < %(max_bytes)s AND (restores = 0 OR place = 1)
   RETURNING event_id
 )
-SELECT e.event_id, e.table_id, e.schema_version, e.first_token, e.last_token, e.record_count, e.excluded,
-       e.min_event_time, e.max_event_time, e.accepted_at, e.attempts, p.payload, s.path
+SELECT e.event_id, coalesce(e.table_id, 0), e.schema_version, e.first_token, e.last_token, e.record_count, e.excluded,
+       e.min_event_time, e.max_event_time, e.accepted_at, e.attempts, p.payload, s.path,
+       e.restore_to, e.asked_by
   FROM taken JOIN ingest_event e USING (event_id) LEFT JOIN ingest_payload p USING (event_id)
   LEFT JOIN ingest_staged s USING (event_id)
  ORDER BY e.first_token
@@ -188,6 +208,7 @@ def _envelope(row: tuple[Any, ...]) -> Envelope:
         # A payload that is missing cannot be read, fails, and is set aside: it must not be passed over in silence.
         payload=bytes(row[11] or b""),
         staged_path=row[12],
+        restore=None if row[13] is None else RestoreOrder(snapshot_id=row[13], asked_by=row[14]),
     )
 
 
@@ -298,6 +319,8 @@ def nack(claim: Claim, *, error: str, reason: str, policy: ClaimPolicy) -> None:
         passed_in=passed_in,
         failed_at=Now(),
     )
+    if claim.restore is not None:
+        release_hold(tenant_id=claim.tenant_id, name=hold_of(event.event_id))
     IncidentAudit.objects.create(
         tenant_id=claim.tenant_id,
         kind="ingest_event_failed",
@@ -305,6 +328,11 @@ def nack(claim: Claim, *, error: str, reason: str, policy: ClaimPolicy) -> None:
         message=f"The envelope {event.event_id} could not be written and was set aside.",
         context={"event_id": event.event_id, "first_token": event.first_token, **told},
     )
+
+
+def hold_of(event_id: int) -> str:
+    """The name of the pin that keeps a snapshot until it is restored."""
+    return f"{RESERVED_PREFIX}restore.{event_id}"
 
 
 def requeue_expired() -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from django.db import connection, transaction
 
 from catalog.models import IncidentAudit
+from duckmesh.kernel.errors import Conflict
 from ingest.errors import EventNotFailed, FailedEventNotFound
 from ingest.models import IngestEvent, IngestKey, IngestPayload
 
@@ -34,11 +35,11 @@ class FailedEvent:
     failed_at: datetime | None
 
 
-# The index holds what ever failed, which is little. A dropped table keeps its row, and its name.
+# The index holds what ever failed, which is little. A dropped table keeps its row, and its name; a restore has none.
 _COLUMNS = """
-SELECT e.event_id, e.tenant_id, t.name, e.first_token, e.last_token, e.record_count, e.attempts,
+SELECT e.event_id, e.tenant_id, coalesce(t.name, ''), e.first_token, e.last_token, e.record_count, e.attempts,
        coalesce(e.error ->> 'error', ''), coalesce(e.error ->> 'reason', ''), e.state, e.accepted_at, e.failed_at
-  FROM ingest_event e JOIN table_def t USING (table_id)
+  FROM ingest_event e LEFT JOIN table_def t USING (table_id)
  WHERE e.passed_in IS NOT NULL
 """
 _LIST = f"""{_COLUMNS}
@@ -66,8 +67,13 @@ def get_failed(*, tenant_id: str, event_id: int) -> FailedEvent:
 def replay(*, tenant_id: str, event_id: int, actor: str) -> FailedEvent:
     """The failed write is pending, with all its attempts before it; if its table is gone it will go with it.
 
-    Raises `FailedEventNotFound`, and `EventNotFailed` where somebody was faster.
+    Raises `FailedEventNotFound`, and `EventNotFailed` where somebody was faster. A restore is refused: it would undo
+    what has come since, which whoever asked for it did not know of.
     """
+    if IngestEvent.objects.filter(tenant_id=tenant_id, event_id=event_id, restore_to__isnull=False).exists():
+        raise Conflict(
+            "A restore that failed is not tried again: discard it, and ask for a new one.", failed_event_id=event_id
+        )
     _leave_failed(tenant_id, event_id, state=IngestEvent.State.PENDING, attempts=0, retry_at=None)
     event = get_failed(tenant_id=tenant_id, event_id=event_id)
     _record(event, deed="replayed", actor=actor)
@@ -91,7 +97,7 @@ def discard(*, tenant_id: str, event_id: int, actor: str) -> FailedEvent:
 def replay_all(*, tenant_ids: Sequence[str], actor: str) -> list[FailedEvent]:
     """Every write of these tenants that is failed now is pending, each by itself."""
     failed = IngestEvent.objects.filter(
-        tenant_id__in=tenant_ids, state=IngestEvent.State.FAILED, passed_in__isnull=False
+        tenant_id__in=tenant_ids, state=IngestEvent.State.FAILED, passed_in__isnull=False, restore_to=None
     )
     replayed = []
     for tenant_id, event_id in failed.order_by("tenant_id", "first_token").values_list("tenant_id", "event_id"):

@@ -25,6 +25,7 @@ from ingest.backlog import FlushPolicy, is_due
 from ingest.bus import Claim, ClaimPolicy
 from ingest.errors import LeaseLost
 from ingest.reasons import reason_of
+from ingest.restores import apply_restore
 from ingest.writing import WritePolicy, write_files
 from storage.store import ObjectStore
 
@@ -140,6 +141,13 @@ def _give_back(claim: Claim) -> None:
 
 
 def _publish(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> SnapshotInfo:
+    if claim.restore is not None:
+        with transaction.atomic():
+            bus.hold(claim)
+            snapshot = apply_restore(claim, claim.restore)
+            bus.ack(claim, snapshot_id=snapshot.snapshot_id, max_envelopes=policy.claim.max_envelopes)
+            failpoint("materialize.before_commit")
+        return snapshot
     tables = {table.table_id: table for table in live_tables(tenant_id=claim.tenant_id).tables.values()}
     with _kept(claim, policy=policy.claim):
         files = write_files(claim, tables=tables, store=store, policy=policy.write)

@@ -15,7 +15,10 @@ from catalog.models import TableDef, Tenant
 
 
 class IngestEvent(models.Model):
-    """One accepted request. Its kept records hold the tokens `first_token` … `last_token` in their order."""
+    """One accepted request. Its kept records hold the tokens `first_token` … `last_token` in their order.
+
+    Without a table it is the order to restore the snapshot `restore_to`, which has one token and no records.
+    """
 
     class State(models.TextChoices):
         PENDING = "pending"
@@ -26,7 +29,9 @@ class IngestEvent(models.Model):
 
     event_id = models.BigAutoField(primary_key=True)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, db_constraint=False, db_index=False)
-    table = models.ForeignKey(TableDef, on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    table = models.ForeignKey(TableDef, null=True, on_delete=models.PROTECT, db_constraint=False, db_index=False)
+    restore_to = models.BigIntegerField(null=True)
+    asked_by = models.CharField(max_length=200, default="", db_default="")
     schema_version = models.IntegerField()
     first_token = models.BigIntegerField()
     last_token = models.BigIntegerField()
@@ -62,6 +67,11 @@ class IngestEvent(models.Model):
                     last_token=F("first_token") + F("record_count") - 1,
                 ),
                 name="ingest_event_tokens",
+            ),
+            models.CheckConstraint(
+                condition=Q(table__isnull=False, restore_to=None)
+                | Q(table=None, restore_to__isnull=False, record_count=1),
+                name="ingest_event_writes_or_restores",
             ),
             models.CheckConstraint(
                 condition=Q(state__in=["pending", "committed", "failed", "discarded", "dropped"]),

@@ -1,9 +1,10 @@
-"""Snapshots over HTTP: listed, shown, compared and pinned."""
+"""Snapshots over HTTP: listed, shown, compared, pinned and restored."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import structlog
+from django.conf import settings
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,6 +15,8 @@ from api import snapshot_serializers as serializers
 from api.auth import principal_of
 from api.models import Role
 from api.parsers import control_body
+from api.process import held
+from api.restoring import parse_restore, restore
 from api.views.base import Endpoint
 from catalog.errors import PinNotFound, SnapshotNotFound
 from catalog.history import (
@@ -280,6 +283,40 @@ class OnePin(Endpoint):
         unpin_snapshot(tenant_id=who.tenant_id, name=_pin_name(name))
         log.info("snapshot_unpinned", tenant_id=who.tenant_id)
         return Response(status=204)
+
+
+class Restore(Endpoint):
+    """The contents of an older snapshot, again."""
+
+    required_roles = {"POST": frozenset({Role.OPS_ADMIN})}
+
+    @extend_schema(
+        operation_id="restore_snapshot",
+        summary="Restore a snapshot",
+        request=serializers.RestoreBody,
+        responses={200: serializers.RestoreAnswer, 202: serializers.RestoreAnswer},
+    )
+    def post(self, request: Request) -> Response:
+        """Make a **new** snapshot with the tables, columns and files of this one. Every older snapshot stays.
+
+        A restore has a token and comes in the order of tokens: it replaces every write accepted before it, and those
+        accepted after it come after it. Idempotency keys stay used. 200 with the new snapshot, or, if the request does
+        not wait, 202; a wait that runs out answers 504 `CONSISTENCY_TIMEOUT` whose context says that the restore **is**
+        accepted, with its token. See docs/snapshots.md.
+        """
+        who = principal_of(request)
+        asked = parse_restore(control_body(request), longest=settings.DUCKMESH.max_visibility_timeout)
+        restored = restore(asked, tenant_id=who.tenant_id, actor=f"key:{who.key_id}", held=held())
+        log.info("snapshot_restored", tenant_id=who.tenant_id, restored_from=asked.snapshot_id)
+        return Response(
+            {
+                "status": "accepted" if restored.snapshot_id is None else "visible",
+                "snapshot_id": restored.snapshot_id,
+                "restored_from": asked.snapshot_id,
+                "max_visibility_token": restored.token,
+            },
+            status=202 if restored.snapshot_id is None else 200,
+        )
 
 
 def _pin_name(text: str) -> str:

@@ -3,7 +3,7 @@
 from catalog.models.file import DataFile, SnapshotFile
 from catalog.models.incident import IncidentAudit
 from catalog.models.snapshot import Snapshot, SnapshotPin, SnapshotTableWatermark
-from catalog.models.table import TableDef, TableSchemaVersion
+from catalog.models.table import TableDef, TableInterval, TableSchemaVersion
 from catalog.models.tenant import Tenant, TenantCatalog, TenantLimitChange
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "SnapshotPin",
     "SnapshotTableWatermark",
     "TableDef",
+    "TableInterval",
     "TableSchemaVersion",
     "Tenant",
     "TenantCatalog",

@@ -10,7 +10,10 @@ from catalog.models.tenant import Tenant
 
 
 class TableDef(models.Model):
-    """A table from the snapshot `created_in` up to, not including, `dropped_in`. A name created anew is another row."""
+    """A table from the snapshot `created_in` up to, not including, `dropped_in`. A name created anew is another row.
+
+    A restore may bring a dropped table back: then `created_in` is the restore's; what was before is a `TableInterval`.
+    """
 
     class Compatibility(models.TextChoices):
         BACKWARD = "backward"
@@ -54,6 +57,24 @@ class TableDef(models.Model):
 
     def __str__(self) -> str:
         return f"{self.tenant_id}.{self.name}"
+
+
+class TableInterval(models.Model):
+    """Earlier snapshots, from `created_in` up to `dropped_in`, of a table that was dropped and restored afterwards."""
+
+    pk = models.CompositePrimaryKey("table_id", "created_in")
+    table = models.ForeignKey(TableDef, on_delete=models.PROTECT, related_name="intervals", db_index=False)
+    created_in = models.BigIntegerField()
+    dropped_in = models.BigIntegerField()
+
+    class Meta:
+        db_table = "table_interval"
+        constraints = [
+            models.CheckConstraint(condition=Q(dropped_in__gt=F("created_in")), name="table_interval_not_empty"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.table_id} [{self.created_in}, {self.dropped_in})"
 
 
 class TableSchemaVersion(models.Model):

@@ -74,6 +74,9 @@ CASES = {
     ],
     "table_def_compatibility": ["UPDATE table_def SET compatibility_mode = 'some' WHERE table_id = {table}"],
     "table_def_interval": ["UPDATE table_def SET dropped_in = created_in WHERE table_id = {table}"],
+    "table_interval_not_empty": [
+        "INSERT INTO table_interval (table_id, created_in, dropped_in) VALUES ({table}, 1, 1)"
+    ],
     "table_def_counters": [
         "UPDATE table_def SET schema_version = 0 WHERE table_id = {table}",
         "UPDATE table_def SET next_field_id = 0 WHERE table_id = {table}",
@@ -141,6 +144,12 @@ CASES = {
         EVENT + "({t}, {table}, 1, 0, 0, 1, '{{}}', 1, 'pending', NULL, NULL)",
         EVENT + "({t}, {table}, 1, 5, 4, 0, '{{}}', 1, 'pending', NULL, NULL)",
     ],
+    "ingest_event_writes_or_restores": [
+        EVENT + "({t}, NULL, 1, 5, 5, 1, '{{}}', 1, 'pending', NULL, NULL)",
+        "UPDATE ingest_event SET restore_to = 1 WHERE tenant_id = {t}",
+        "UPDATE ingest_event SET restore_to = 1, table_id = NULL, record_count = 2, last_token = first_token + 1"
+        " WHERE tenant_id = {t}",
+    ],
     "ingest_event_state": [EVENT + "({t}, {table}, 1, 5, 5, 1, '{{}}', 1, 'done', NULL, NULL)"],
     "ingest_event_committed_in_a_snapshot": [
         EVENT + "({t}, {table}, 1, 5, 5, 1, '{{}}', 1, 'committed', NULL, NULL)",
@@ -173,6 +182,7 @@ TABLES = [
     "tenant",
     "tenant_catalog",
     "table_def",
+    "table_interval",
     "table_schema_version",
     "snapshot",
     "snapshot_table_watermark",

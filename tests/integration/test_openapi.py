@@ -24,6 +24,7 @@ CONTRACT = {
     "/v1/snapshots/{id}": {"get"},
     "/v1/snapshots/{id}/diff": {"get"},
     "/v1/snapshots/pin": {"post"},
+    "/v1/snapshots/restore": {"post"},
     "/v1/snapshots/pins": {"get"},
     "/v1/snapshots/pins/{name}": {"get", "delete"},
     "/v1/query/history": {"get"},

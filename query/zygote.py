@@ -20,6 +20,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -34,7 +35,9 @@ from query.wire import WireError
 from query.zygote_records import ENDED, EXIT_FAILED, EXIT_MEMORY, FORK, KILL, NONE, RECORD, RUNNER
 
 LOOK_AROUND_SECONDS = 1.0
+WEIGH_SECONDS = 0.1
 MAX_RUNNERS = 256
+SHARES_OF_DISK = 16
 
 # The addresses and keys of a service live in its environment; nothing of that may be in a runner's memory.
 ENVIRONMENT = {
@@ -64,8 +67,10 @@ class Zygote:
         self._path, self._settings, self._parent = path, settings, parent
         self._clients: dict[int, _Client] = {}
         self._owners: dict[int, _Client] = {}
+        self._rooms: dict[int, int] = {}  # bytes that a runner may spill
         self._listener = _listen(path)
         self._inode = path.stat().st_ino
+        self._weighed = 0.0
         self._wake, waker = socket.socketpair()
         self._waker = waker
         for end in (self._wake, waker):
@@ -80,7 +85,8 @@ class Zygote:
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         while self._wanted():
             waiting = [self._listener, self._wake, *(client.sock for client in self._clients.values())]
-            ready, _, _ = select.select(waiting, [], [], LOOK_AROUND_SECONDS)
+            spills = bool(self._settings.engine.spill_dir and self._owners)
+            ready, _, _ = select.select(waiting, [], [], WEIGH_SECONDS if spills else LOOK_AROUND_SECONDS)
             for sock in ready:
                 if sock is self._listener:
                     self._accept()
@@ -89,6 +95,17 @@ class Zygote:
                 elif client := self._clients.get(sock.fileno()):
                     self._hear(client)
             self._reap()
+            if spills:
+                self._weigh()
+
+    def _weigh(self) -> None:
+        """Runners that have spilled more than they may are being killed: DuckDB does not count all that it writes."""
+        if time.monotonic() - self._weighed < WEIGH_SECONDS:
+            return
+        for pid, room in self._rooms.items():
+            if _size(_spill_of(self._settings, pid)) > room + room // 8:
+                os.kill(pid, signal.SIGKILL)
+        self._weighed = time.monotonic()
 
     def _wanted(self) -> bool:
         if self._parent is not None and os.getppid() != self._parent:
@@ -140,7 +157,11 @@ class Zygote:
         if len(self._owners) >= MAX_RUNNERS:
             self._tell(client, RECORD.pack(RUNNER, NONE, 0), [])
             return
-        zygote = os.getpid()
+        zygote, engine = os.getpid(), self._settings.engine
+        if engine.spill_dir:
+            # The disk is others' too: all runners together must not fill what is free of it.
+            free = shutil.disk_usage(engine.spill_dir).free
+            engine = replace(engine, spill_bytes=min(engine.spill_bytes, free // SHARES_OF_DISK))
         ours, theirs = socket.socketpair()
         with ours, theirs:
             try:
@@ -150,9 +171,10 @@ class Zygote:
                 self._tell(client, RECORD.pack(RUNNER, NONE, 0), [])
                 return
             if pid == 0:
-                _be_runner(theirs, self._settings, zygote)
+                _be_runner(theirs, replace(self._settings, engine=engine), zygote)
             client.pids.add(pid)
             self._owners[pid] = client
+            self._rooms[pid] = engine.spill_bytes
             with _pidfd(pid) as handle:
                 self._tell(client, RECORD.pack(RUNNER, pid, 0), [ours.fileno(), *handle])
 
@@ -169,6 +191,7 @@ class Zygote:
             if not pid:
                 return
             client = self._owners.pop(pid)
+            del self._rooms[pid]
             if self._settings.engine.spill_dir:
                 shutil.rmtree(_spill_of(self._settings, pid), ignore_errors=True)
             client.pids.discard(pid)
@@ -178,6 +201,16 @@ class Zygote:
 
 def _spill_of(settings: RunnerSettings, pid: int) -> Path:
     return Path(settings.engine.spill_dir) / str(pid)
+
+
+def _size(directory: Path) -> int:
+    """Bytes on disk of the files in it; a file that goes meanwhile counts nothing."""
+    total = 0
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+    return total
 
 
 @contextlib.contextmanager

@@ -222,7 +222,11 @@ class Config(BaseModel):
     query_stream_bytes: Size = Field(
         8 * 2**30, description="Most bytes of one answer in a form that is streamed: Arrow, Parquet, CSV, NDJSON."
     )
-    query_spill_bytes: int = Field(0, ge=0, description="Most bytes a query may spill to disk; 0 turns spilling off.")
+    query_spill_bytes: SizeOrNone = Field(
+        2 * 2**30,
+        description="Most bytes a query that needs more than its memory may spill to `spill` in the home, and at most"
+        " a sixteenth of what is free there; 0 turns spilling off.",
+    )
     query_audit_keep: Duration = Field(timedelta(days=30), description="How long the history of queries is kept.")
     query_audit_text: bool = Field(
         False, description="Keep the statements in the history of queries, literals included; else only their hashes."

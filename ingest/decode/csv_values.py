@@ -13,7 +13,7 @@ from ingest.decode.numbers import is_number
 from ingest.decode.plan import PlannedColumn, value_annotation
 from ingest.decode.reading import Document, TooDeep
 from ingest.decode.refusals import Doubt, ValueRefused
-from ingest.decode.values import MAX_DEPTH, NotANumber
+from ingest.decode.values import MAX_DEPTH, NotANumber, string
 
 FLOATS = frozenset({"float32", "float64"})
 NUMBERS = FLOATS | {"int32", "int64"}
@@ -29,6 +29,10 @@ def cell_value(text: str | None, column: PlannedColumn) -> object:
         return None
     if "\0" in text:
         return ValueRefused("holds a NUL, which no CSV has")
+    try:
+        string(text)
+    except ValueRefused as refused:
+        return refused
     if column.type.kind in ("list", "json"):
         return _json(text)
     if column.leaf == "bool":

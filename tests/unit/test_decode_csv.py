@@ -157,6 +157,15 @@ def test_what_is_no_csv_is_named_by_its_line(record: bytes, reason: str) -> None
     assert reason in found[0][3]
 
 
+@pytest.mark.parametrize(
+    "type_", ["int64", "float64", "bool", "decimal(9,2)", "date", "timestamp", "uuid", "binary", "json", "list<int64>"]
+)
+def test_bytes_that_are_not_utf_8_are_named_as_such_in_every_column(type_: str) -> None:
+    ((index, line, column, reason),) = problems(lambda: decode(CSV, b"a\n\xff\n", make_schema(f"a {type_}")))
+    assert (index, line, column) == (0, 2, "a")
+    assert "not UTF-8" in reason
+
+
 def test_problems_go_on_until_a_hundred_are_named() -> None:
     found = problems(lambda: decode(CSV, "a,b\n" + "x,y\n" * 60 + "x\n" * 300, PAIR))
     assert [index for index, _, _, _ in found] == [*range(100)]

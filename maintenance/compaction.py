@@ -14,6 +14,7 @@ from django.db import connection, transaction
 from catalog.errors import PublishConflict
 from catalog.models import Snapshot, SnapshotFile
 from catalog.publish import NewFile, lock_head, publish_snapshot
+from catalog.tables import live_tables
 from duckmesh.kernel.failpoints import failpoint
 from maintenance.errors import RewriteTooSlow
 from maintenance.inventory import Inventory, load_inventory
@@ -192,6 +193,9 @@ class _Run:
         needed = self.known if settles_to is not None else {file.file_id for file in (*item.inputs, *item.later)}
         if not needed <= live.keys():
             raise PublishConflict("A file that the rewrite read has left the latest snapshot.", files=len(needed))
+        present = next((t for t in live_tables(tenant_id=tenant_id).tables.values() if t.table_id == table_id), None)
+        if present is None or not self.inventory.fits(present.schema):
+            raise PublishConflict("The table was dropped, or older columns of it have come back.", table_id=table_id)
         if settles_to is not None and any(
             file.folded or file.min_token <= settles_to for id_, file in live.items() if id_ not in self.known
         ):

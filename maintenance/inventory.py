@@ -12,11 +12,12 @@ from catalog.schema import TableSchema, from_stored
 from catalog.snapshots import resolve
 from catalog.tables import TableInfo, tables_at
 from maintenance.tiers import TableFile
+from storage.conversion import is_convertible
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """A table, all versions of its schema, and its files in one snapshot.
+    """A table, the versions of its schema up to the present one, and its files in one snapshot.
 
     `first_hole` is the first token of the oldest write of the table that failed and that the snapshot does not hold,
     unless it was discarded: it may still be replayed.
@@ -49,6 +50,24 @@ class Inventory:
             for file in self.files
         )
 
+    def fits(self, present: TableSchema) -> bool:
+        """Whether what was rewritten in this schema still holds all that the table shows in its present one.
+
+        A change of the table sees to that. A restore does not: it brings back dropped columns and narrower types.
+        """
+        held = {column.field_id: column for column in self.table.schema.columns}
+        former = {column.field_id for schema in self.schemas.values() for column in schema.columns} - held.keys()
+        return all(
+            column.field_id not in former
+            and (
+                (found := held.get(column.field_id)) is None
+                or is_convertible(
+                    from_type=found.type, from_holds=found.holds, to_type=column.type, to_holds=column.holds
+                )
+            )
+            for column in present.columns
+        )
+
 
 def _types(schema: TableSchema, names: set[str]) -> set[tuple[str, str]]:
     return {(column.name, column.type) for column in schema.columns if column.name in names}
@@ -68,7 +87,7 @@ def load_inventory(*, tenant_id: str, table_id: int) -> Inventory:
     table = next((table for table in tables if table.table_id == table_id), None)
     if table is None:
         raise TableNotFound("The table is gone.", table_id=table_id)
-    versions = TableSchemaVersion.objects.filter(table_id=table_id)
+    versions = TableSchemaVersion.objects.filter(table_id=table_id, schema_version__lte=table.schema.version)
     with connection.cursor() as cursor:
         # After the files' snapshot was chosen: what has failed since has tokens that no file of it holds.
         cursor.execute(_FIRST_HOLE, [tenant_id, snapshot.visible_token, [table_id], at])

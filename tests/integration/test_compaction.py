@@ -11,13 +11,16 @@ from django.conf import settings
 from django.core.management import load_command_class
 from django.db import transaction
 
+from catalog.change import TableChange
 from catalog.definition import TableDefinition
+from catalog.evolution import evolve_table
 from catalog.models import DataFile, Snapshot, SnapshotFile
 from catalog.publish import publish_snapshot
 from catalog.schema import ParsedColumn
 from catalog.snapshots import resolve
 from catalog.tables import create_table, drop_table
 from duckmesh.kernel.errors import JSON
+from ingest.restores import order_restore
 from maintenance.compaction import CompactionLimits, compact_table
 from maintenance.errors import RewriteUnproven
 from maintenance.rewrite import RewriteLimits
@@ -185,6 +188,44 @@ def test_compaction_gives_up_when_its_table_is_dropped(lake: Lake, tenant_id: st
         lake, tenant_id, table_id, lambda: drop_table(tenant_id=tenant_id, name="events", actor="test")
     )
     assert live(tenant_id) == []
+
+
+def change(tenant_id: str, **steps: Any) -> None:
+    evolve_table(
+        tenant_id=tenant_id, name="events", change=TableChange(compatibility_mode="none", **steps), actor="test"
+    )
+
+
+@pytest.mark.parametrize("steps", [{"drop": frozenset({"n"})}, {"widen": {"n": "json"}}])
+def test_compaction_gives_up_when_older_columns_come_back(lake: Lake, tenant_id: str, steps: dict[str, Any]) -> None:
+    write(tenant_id, [record("a", n=2**60 + 1)])
+    lake.materialize(tenant_id)
+    write_files(lake, tenant_id, "b")
+    before, rows = resolve(tenant_id=tenant_id), rows_at(lake, tenant_id)
+    change(tenant_id, **steps)
+
+    def restore() -> None:
+        order_restore(tenant_id=tenant_id, snapshot_id=before.snapshot_id, actor="test")
+        lake.materialize(tenant_id)
+
+    (table_id,) = {file.table_id for file in live(tenant_id)}
+    assert compact_beside(lake, tenant_id, table_id, restore)
+    assert rows_at(lake, tenant_id) == rows
+    assert not compact(lake, tenant_id).overtaken
+    assert rows_at(lake, tenant_id) == rows
+
+
+def test_compaction_is_not_in_the_way_of_changed_columns(lake: Lake, tenant_id: str) -> None:
+    write_files(lake, tenant_id, "ab")
+    (table_id,) = {file.table_id for file in live(tenant_id)}
+
+    def evolve() -> None:
+        change(tenant_id, add=(ParsedColumn(name="extra", type="int64"),), widen={"n": "json"})
+        change(tenant_id, drop=frozenset({"n"}), rename={"id": "name"})
+
+    assert not compact_beside(lake, tenant_id, table_id, evolve)
+    assert len(live(tenant_id)) == 1
+    assert rows_at(lake, tenant_id) == [{"name": name, "extra": None} for name in "ab"]
 
 
 def test_command_says_what_it_would_do_and_what_it_did(tenant_id: str, capsys: pytest.CaptureFixture[str]) -> None:

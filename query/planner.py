@@ -8,7 +8,7 @@ from catalog.errors import IngestFailed, TableNotFound
 from catalog.readset import ReadFile, ReadSet, ReadTable
 from catalog.scanning import scan_parts
 from catalog.schema import duckdb_type
-from query.cache import FileSource
+from query.cache import NEVER, FileSource
 from query.errors import QueryForbidden, QueryInvalid
 from query.gate import belongs_to_system, system_name_refused
 from query.predicates import TableUse
@@ -55,14 +55,15 @@ def plan(
     uses: Sequence[TableUse] = (),
     params: Params | None = None,
     now: datetime | None = None,
+    deadline: float = NEVER,
 ) -> Plan:
     """The plan of reading every table of the set, as far as its `uses` need it; the files are on this machine.
 
-    Without `now`, the moment at which the statement runs stays open.
+    Raises `QueryTimeout` if they are not by the deadline. Without `now`, conditions on the present moment tell nothing.
     """
     tables = [_needed(table, read, uses, params, now) for table in read.tables.values()]
     files = [file for table in tables for file in table.files]
-    local = source.bring(tenant_id=tenant_id, files=files)
+    local = source.bring(tenant_id=tenant_id, files=files, deadline=deadline)
     paths = dict(zip((file.path for file in files), local.paths, strict=True))
     return Plan(
         views=tuple(_view(table, paths) for table in tables),

@@ -232,6 +232,8 @@ def running_query(
         course.queue_ms = session.queue_ms
     read = _settle(request, asker.tenant_id, verdict, plane.barrier, course)
     course.snapshot_id = read.snapshot_id
+    # The wait for the token has a timeout of its own.
+    deadline = timeout + course.barrier_seconds
     plan = planner.plan(
         read,
         tenant_id=asker.tenant_id,
@@ -239,9 +241,8 @@ def running_query(
         uses=verdict.uses,
         params=request.params,
         now=course.now,
+        deadline=deadline,
     )
-    # The wait for the token has a timeout of its own.
-    deadline = timeout + course.barrier_seconds
     with session_of(deadline=deadline) as session:
         asked = RunRequest(
             sql=request.sql, params=request.params, views=plan.views, row_limit=row_limit, max_bytes=max_bytes

@@ -7,12 +7,12 @@ from duckmesh.kernel.config import Config
 from query.audit import AuditLog
 from query.barrier import Barrier
 from query.body import BodyLimits
-from query.cache import file_source
+from query.cache import CacheSettings, file_source
+from query.incidents import record_damage
 from query.pool import LEAST_CONCURRENCY, Pool, PoolSettings
 from query.service import QueryPlane, QueryPolicy
 from storage.factory import StoreSettings, open_store
 
-CACHE_BYTES = 20 * 2**30
 # A file stays cached for longer than any query that planned to read it can run.
 SLACK_SECONDS = 60
 
@@ -39,9 +39,12 @@ def build(config: Config, *, on_wait: Callable[[str, int], None]) -> QueryPlane:
         barrier=Barrier(max_waiters=config.max_waiters, on_wait=on_wait),
         source=file_source(
             store=open_store(StoreSettings.of(config)),
-            cache_dir=config.home / "cache",
-            max_bytes=CACHE_BYTES,
-            keep_seconds=config.max_query_timeout.total_seconds() + SLACK_SECONDS,
+            cache=CacheSettings(
+                directory=config.home / "cache",
+                max_bytes=config.query_cache_bytes,
+                keep_seconds=config.max_query_timeout.total_seconds() + SLACK_SECONDS,
+                on_damage=record_damage,
+            ),
         ),
         audit=AuditLog(),
         policy=QueryPolicy(

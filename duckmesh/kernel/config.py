@@ -222,6 +222,10 @@ class Config(BaseModel):
     query_stream_bytes: Size = Field(
         8 * 2**30, description="Most bytes of one answer in a form that is streamed: Arrow, Parquet, CSV, NDJSON."
     )
+    query_cache_bytes: Size = Field(
+        20 * 2**30,
+        description="Most bytes of data files that a machine keeps in `cache` in the home; a local store needs no cache.",
+    )
     query_spill_bytes: SizeOrNone = Field(
         2 * 2**30,
         description="Most bytes a query that needs more than its memory may spill to `spill` in the home, and at most"

@@ -55,6 +55,15 @@ query_scanned_files = Histogram("duckmesh_query_scanned_files", "Data files a qu
 query_scanned_bytes = Histogram(
     "duckmesh_query_scanned_bytes", "Bytes of the data files a query opened.", buckets=_BYTES
 )
+query_cache_files = Counter(
+    "duckmesh_query_cache_files_total", "Data files that queries asked the cache for.", ["outcome"]
+)
+query_cache_bytes = Counter(
+    "duckmesh_query_cache_bytes_total", "Bytes of data files that queries asked the local cache for.", ["outcome"]
+)
+query_cache_damaged = Counter(
+    "duckmesh_query_cache_damaged_total", "Entries of the local cache found damaged and fetched anew.", ["reason"]
+)
 
 _MultiProcess: Any = multiprocess.MultiProcessCollector  # the library has no types for it
 

@@ -10,8 +10,8 @@ import pytest
 
 from catalog.readset import ReadFile
 from duckmesh.kernel.errors import Unavailable
-from query.cache import FileSource, InPlace, file_source
-from query.errors import QueryResourcesExceeded
+from query.cache import CacheSettings, FileSource, InPlace, file_source
+from query.errors import QueryResourcesExceeded, QueryTimeout
 from storage.errors import DataFileCorrupt
 from storage.local import LocalStore
 from tests.together import together
@@ -31,6 +31,16 @@ class RemoteStore(LocalStore):
         super().fetch(key, path)
 
 
+class SlowStore(RemoteStore):
+    """A store that takes its time."""
+
+    seconds = 1.0
+
+    def fetch(self, key: str, path: Path) -> None:
+        time.sleep(self.seconds)
+        super().fetch(key, path)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> RemoteStore:
     return RemoteStore(root=tmp_path / "store")
@@ -39,8 +49,17 @@ def store(tmp_path: Path) -> RemoteStore:
 @pytest.fixture
 def cache(store: RemoteStore, tmp_path: Path) -> Callable[[int], FileSource]:
     """Makes another process's view of the one cache, with this bound."""
-    return lambda max_bytes: file_source(
-        store=store, cache_dir=tmp_path / "cache", max_bytes=max_bytes, keep_seconds=60
+    return lambda max_bytes: file_source(store=store, cache=settings(tmp_path / "cache", max_bytes))
+
+
+def settings(directory: Path, max_bytes: int, heard: list[tuple[str, str, str]] | None = None) -> CacheSettings:
+    """A cache of this size; `heard` hears of damage."""
+    told = [] if heard is None else heard
+    return CacheSettings(
+        directory=directory,
+        max_bytes=max_bytes,
+        keep_seconds=60,
+        on_damage=lambda tenant, file, reason: told.append((tenant, file.path, reason)),
     )
 
 
@@ -92,12 +111,54 @@ def test_damaged_or_missing_object_never_enters_the_cache(
     assert left_overs(tmp_path) == []
 
 
-def test_truncated_file_in_the_cache_is_fetched_again(store: RemoteStore, cache: Callable[[int], FileSource]) -> None:
+@pytest.mark.parametrize(("found", "reason"), [(b"a", "size"), (b"b" * 100, "checksum")])
+def test_damaged_entry_is_fetched_again_and_reported(
+    store: RemoteStore, tmp_path: Path, found: bytes, reason: str
+) -> None:
+    heard: list[tuple[str, str, str]] = []
     file = make_object(store, "a")
-    (path,) = cache(1_000).bring(tenant_id="acme", files=[file]).paths
-    Path(path).write_bytes(b"a")
-    assert cache(1_000).bring(tenant_id="acme", files=[file]).paths == (path,)
-    assert Path(path).stat().st_size == 100
+    used = settings(tmp_path / "cache", 1_000, heard)
+    first, restarted = (file_source(store=store, cache=used) for _ in range(2))
+    (path,) = first.bring(tenant_id="acme", files=[file]).paths
+    for source in (first, restarted):
+        Path(path).write_bytes(found)
+        local = source.bring(tenant_id="acme", files=[file])
+        assert (local.paths, local.hit_bytes) == ((path,), 0)
+        assert Path(path).read_bytes() == b"a" * 100
+    assert heard == [("acme", file.path, reason)] * 2
+
+
+def test_entry_survives_a_restart_and_is_checked_once(store: RemoteStore, cache: Callable[[int], FileSource]) -> None:
+    file = make_object(store, "a")
+    cache(1_000).bring(tenant_id="acme", files=[file])
+    restarted = cache(1_000)
+    for _ in range(2):
+        restarted.bring(tenant_id="acme", files=[file])
+    assert restarted.bring(tenant_id="acme", files=[file]).hit_bytes == 100
+    assert store.fetches == 1
+
+
+def test_those_who_want_a_file_at_once_fetch_it_once(
+    store: RemoteStore, cache: Callable[[int], FileSource], tmp_path: Path
+) -> None:
+    files = [make_object(store, f"file{number}", 10_000) for number in range(5)]
+    sources = [cache(100_000) for _ in range(4)]
+    together([lambda source=source: source.bring(tenant_id="acme", files=files) for source in sources * 2])
+    assert store.fetches == 5
+    assert left_overs(tmp_path) == []
+
+
+def test_query_does_not_wait_for_files_beyond_its_deadline(tmp_path: Path) -> None:
+    store = SlowStore(root=tmp_path / "store")
+    source = file_source(store=store, cache=settings(tmp_path / "cache", 1_000))
+    file = make_object(store, "a")
+    began = time.monotonic()
+    with pytest.raises(QueryTimeout):
+        source.bring(tenant_id="acme", files=[file], deadline=began + 0.05)
+    assert time.monotonic() - began < SlowStore.seconds
+    assert source.bring(tenant_id="acme", files=[file], deadline=began + 20).paths
+    assert store.fetches == 1, "what was being fetched goes on"
+    assert left_overs(tmp_path) == []
 
 
 def test_file_nobody_asked_for_the_longest_makes_room(store: RemoteStore, cache: Callable[[int], FileSource]) -> None:
@@ -141,7 +202,7 @@ def test_readers_at_once_see_whole_files(
 def test_local_store_is_read_in_place(tmp_path: Path) -> None:
     store = LocalStore(root=tmp_path / "store")
     file = make_object(store, "a")
-    source = file_source(store=store, cache_dir=tmp_path / "cache", max_bytes=1, keep_seconds=60)
+    source = file_source(store=store, cache=settings(tmp_path / "cache", 1))
     assert isinstance(source, InPlace)
     local = source.bring(tenant_id="acme", files=[file])
     assert Path(local.paths[0]).read_bytes() == b"a" * 100

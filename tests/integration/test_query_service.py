@@ -18,8 +18,9 @@ from django.test.utils import CaptureQueriesContext
 
 from catalog.errors import IngestFailed, SnapshotExpired, SnapshotNotFound, TableNotFound
 from catalog.expire import expire_snapshots
-from catalog.models import Snapshot, Tenant
+from catalog.models import IncidentAudit, Snapshot, Tenant
 from catalog.publish import NewFile, publish_snapshot
+from catalog.readset import ReadFile
 from catalog.schema import ParsedColumn, arrow_schema
 from catalog.snapshots import SnapshotInfo, resolve
 from catalog.tables import TableInfo, drop_table
@@ -31,7 +32,7 @@ from ingest.models import IngestEvent
 from query.audit import AuditLog
 from query.barrier import Barrier
 from query.body import BodyLimits, parse_body
-from query.cache import file_source
+from query.cache import CacheSettings, file_source
 from query.errors import (
     ConsistencyTimeout,
     QueryForbidden,
@@ -40,6 +41,7 @@ from query.errors import (
     TokenScopeMismatch,
     VisibilityTokenInvalid,
 )
+from query.incidents import record_damage
 from query.models import QueryAudit
 from query.pool import Pool, PoolSettings
 from query.service import Asker, QueryPlane, QueryPolicy, execute
@@ -87,7 +89,10 @@ def plane(pool: Pool, store: LocalStore, tmp_path: Path) -> Iterator[QueryPlane]
     plane = QueryPlane(
         pool=pool,
         barrier=Barrier(max_waiters=8),
-        source=file_source(store=store, cache_dir=tmp_path, max_bytes=2**30, keep_seconds=60),
+        source=file_source(
+            store=store,
+            cache=CacheSettings(directory=tmp_path, max_bytes=2**30, keep_seconds=60, on_damage=record_damage),
+        ),
         audit=AuditLog(),
         policy=QueryPolicy(),
     )
@@ -516,3 +521,19 @@ def test_day_out_of_a_year_of_daily_files_opens_only_that_days(lake: Lake) -> No
             (lake.store.local_root / file.path).unlink()
     assert lake.rows("SELECT count(*) FROM events WHERE date '2013-07-20' <= seen AND seen < '2013-07-21'") == [[2]]
     assert lake.ask("SELECT n FROM events WHERE seen < '2013-01-01'")["rows"] == []
+
+
+def test_damaged_copy_of_a_file_is_an_incident(lake: Lake) -> None:
+    table = make_table(tenant_id=lake.tenant_id)
+    file = lake.file(table, numbered(1), first_token=1)
+    read = ReadFile(
+        path=file.path,
+        row_count=file.row_count,
+        size_bytes=file.size_bytes,
+        sha256=file.sha256,
+        schema_version=file.schema_version,
+    )
+    record_damage(lake.tenant_id, read, "checksum")
+    incident = IncidentAudit.objects.get(tenant_id=lake.tenant_id)
+    assert (incident.kind, incident.severity) == ("cached_file_damaged", "warning")
+    assert incident.context == {"path": file.path, "reason": "checksum", "size_bytes": file.size_bytes}

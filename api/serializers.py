@@ -271,7 +271,7 @@ class FailedEvent(Shape):
     """A write that failed, without its records."""
 
     id = serializers.IntegerField(help_text="`context.failed_event_id` of INGEST_FAILED.")
-    table_name = serializers.CharField(help_text="The table may have been dropped since.")
+    table_name = serializers.CharField(help_text="It may have been dropped since. Empty for a restore.")
     first_token = serializers.IntegerField()
     last_token = serializers.IntegerField()
     record_count = serializers.IntegerField()

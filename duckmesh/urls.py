@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import path
 
-from api.views import docs, failed, history, ingest, limits, ops, query, snapshots, tables
+from api.views import docs, failed, history, ingest, limits, ops, pins, query, snapshots, tables
 
 urlpatterns = [
     path("v1/tables", tables.Tables.as_view(), name="tables"),
@@ -17,10 +17,10 @@ urlpatterns = [
     path("v1/queries", history.Queries.as_view(), name="queries"),
     path("v1/queries/<str:query>", history.OneQuery.as_view(), name="running-query"),
     path("v1/snapshots", snapshots.Snapshots.as_view(), name="snapshots"),
-    path("v1/snapshots/pin", snapshots.NewPin.as_view(), name="new-pin"),
+    path("v1/snapshots/pin", pins.NewPin.as_view(), name="new-pin"),
     path("v1/snapshots/restore", snapshots.Restore.as_view(), name="restore"),
-    path("v1/snapshots/pins", snapshots.Pins.as_view(), name="pins"),
-    path("v1/snapshots/pins/<str:name>", snapshots.OnePin.as_view(), name="pin"),
+    path("v1/snapshots/pins", pins.Pins.as_view(), name="pins"),
+    path("v1/snapshots/pins/<str:name>", pins.OnePin.as_view(), name="pin"),
     path("v1/snapshots/<str:id>", snapshots.OneSnapshot.as_view(), name="snapshot"),
     path("v1/snapshots/<str:id>/diff", snapshots.SnapshotDiff.as_view(), name="snapshot-diff"),
     path("v1/limits", limits.TenantLimits.as_view(), name="limits"),

@@ -33,6 +33,7 @@ _ESTABLISHED = 1
 class _Seen:
     file: int
     sent: int  # bytes that were handed to the kernel
+    settled: bool  # the client has them all; else more of an earlier answer may yet be handed over
     owes: bool  # the last thing that happened is that something was received
 
 
@@ -47,7 +48,7 @@ class Connection:
         port = str(environ.get("SERVER_PORT", ""))
         knows = environ.get("SERVER_SOFTWARE") == SERVER and FILES.is_dir() and hasattr(socket, "TCP_INFO")
         self._port = int(port) if knows and port.isdecimal() else 0
-        self._mine: dict[Key, int] | None = None
+        self._mine: dict[Key, _Seen] | None = None
 
     def gone(self) -> bool:
         """For certain nobody waits for the answer any more. To be asked only before any of it was sent."""
@@ -55,9 +56,13 @@ class Connection:
         if seen is None:
             return False
         if self._mine is None:
-            self._mine = {key: socket_.sent for key, socket_ in seen.items() if socket_.owes}
+            self._mine = {key: now for key, now in seen.items() if now.owes}
         else:
-            self._mine = {key: sent for key, sent in self._mine.items() if key in seen and seen[key].sent == sent}
+            self._mine = {
+                key: first
+                for key, first in self._mine.items()
+                if key in seen and (seen[key].sent == first.sent or not first.settled)
+            }
         return not self._mine
 
     def begun(self) -> None:
@@ -97,7 +102,7 @@ class Connection:
             _shut(seen[found[0]].file)
 
     def _sending(self, seen: Mapping[Key, _Seen]) -> list[Key]:
-        return [key for key, sent in (self._mine or {}).items() if key in seen and seen[key].sent > sent]
+        return [key for key, first in (self._mine or {}).items() if key in seen and seen[key].sent > first.sent]
 
     def _look(self) -> dict[Key, _Seen] | None:
         """This process's open connections from the request's address; None if they cannot be told."""
@@ -132,7 +137,8 @@ def _seen(sock: socket.socket, file: int, key: Key) -> dict[Key, _Seen]:
     if state != _ESTABLISHED:
         return {}
     (queued,) = struct.unpack("i", fcntl.ioctl(file, _OUTQ, b"\0\0\0\0"))
-    return {key: _Seen(file=file, sent=acknowledged + queued, owes=received_ago <= sent_ago)}
+    sent = acknowledged + queued
+    return {key: _Seen(file=file, sent=sent, settled=queued == 0, owes=received_ago <= sent_ago)}
 
 
 def _shut(file: int) -> None:

@@ -40,9 +40,12 @@ class Exchange:
             raise _why(self._runner) from None
 
     def ready(self, seconds: float) -> bool:
-        """There is something to read, at the latest after `seconds` or at the deadline."""
+        """There is something to read or to learn, at the latest after `seconds` or at the deadline."""
         poll = select.poll()
-        poll.register(self._runner.sock, select.POLLIN)
+        file = self._runner.sock.fileno()
+        if file < 0:
+            return True  # the runner has been given back meanwhile
+        poll.register(file, select.POLLIN)
         left = self._deadline - time.monotonic()
         return left <= 0 or bool(poll.poll(max(min(seconds, left), 0) * 1000)) or left <= seconds
 

@@ -36,7 +36,6 @@ class Incoming:
         self._messages = Messages()
         self._source = _Source()
         self._reader: ipc.RecordBatchStreamReader | None = None
-        self.size_bytes = 0
 
     @property
     def schema(self) -> pa.Schema:
@@ -44,11 +43,6 @@ class Incoming:
         if self._reader is None:
             raise failed()
         return self._reader.schema
-
-    @property
-    def known(self) -> bool:
-        """The columns are known."""
-        return self._reader is not None
 
     def batches(self, patience: float) -> Iterator[pa.RecordBatch | None]:
         """Every batch that has rows; None about every `patience` seconds in between, for whoever looks around then.
@@ -60,7 +54,6 @@ class Incoming:
         looked = time.monotonic()
         for piece in self._running.pieces(patience):
             if piece is not None:
-                self.size_bytes += len(piece)
                 yield from self._understood(piece)
             if piece is None or time.monotonic() - looked >= patience:
                 looked = time.monotonic()

@@ -12,7 +12,7 @@ from query.request import RunAnswer
 class Running:
     """Holds a place and a runner until `close`. A runner that blocks on its pipe waits for whoever reads here.
 
-    One thread reads. `expire` and `close` may come from any other: the reader then gets `QueryTimeout`.
+    One thread reads. `close` may come from any other, at the deadline: the reader then gets `QueryTimeout`.
     """
 
     def __init__(self, exchange: Exchange, *, queue_ms: float, release: Callable[[], None]) -> None:
@@ -31,10 +31,11 @@ class Running:
         `column_types` is known before the first bytes, the other attributes after the last.
         """
         while True:
+            ready = self._exchange.ready(patience)  # without the lock: who stops this does not wait
             with self._lock:
                 if not self._open:
                     raise QueryTimeout("The query was stopped at its deadline.")
-                frame = self._exchange.frame() if self._exchange.ready(patience) else None
+                frame = self._exchange.frame() if ready else None
                 if isinstance(frame, dict):
                     if self._understand(frame):
                         return

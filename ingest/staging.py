@@ -44,7 +44,7 @@ def unstage(*, staged_id: int, store: ObjectStore) -> None:
     try:
         path = unused.values_list("path", flat=True).first()
         if path is not None and unused.update(doomed_at=Now()):
-            store.delete_many([path])
-            IngestStaged.objects.filter(staged_id=staged_id).delete()
+            if not store.delete_many([path]):
+                IngestStaged.objects.filter(staged_id=staged_id).delete()
     except (DatabaseError, InterfaceError, DuckMeshError):
         log.warning("unstage_failed", staged_id=staged_id)

@@ -1,5 +1,6 @@
 """Large payloads lie in the object store until their rows are published; what comes to nothing leaves nothing."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from ingest.errors import IdempotencyConflict
 from ingest.models import IngestPayload, IngestStaged
 from storage.errors import StoreUnavailable
 from storage.local import LocalStore
-from storage.store import ObjectInfo
+from storage.store import Keys, ObjectInfo
 from tests.factories import make_table, make_tenant
 from tests.lake import Lake, record, write
 
@@ -67,6 +68,22 @@ def test_duplicates_replays_and_conflicts_leave_no_object(tenant_id: str, lake: 
         write(tenant_id, MANY[:-1], staging=staging(lake), request_key="k")
     assert staged_objects(lake) == left
     assert IngestStaged.objects.filter(tenant_id=tenant_id).count() == 1
+
+
+class Keeping(LocalStore):
+    """A store that can delete nothing."""
+
+    def delete_many(self, keys: Iterable[str]) -> Keys:
+        return list(keys)
+
+
+def test_object_that_the_store_keeps_keeps_its_row(tenant_id: str, lake: Lake) -> None:
+    write(tenant_id, MANY, request_key="k")
+    keeping = Staging(store=Keeping(root=lake.root / "objects"), above_bytes=1_000)
+    assert write(tenant_id, MANY, staging=keeping, request_key="k").replayed
+    row = IngestStaged.objects.get(tenant_id=tenant_id)
+    assert staged_objects(lake) == [row.path]
+    assert row.doomed_at is not None
 
 
 class BrokenStore(LocalStore):

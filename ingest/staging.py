@@ -43,8 +43,7 @@ def unstage(*, staged_id: int, store: ObjectStore) -> None:
     unused = IngestStaged.objects.filter(staged_id=staged_id, event=None, doomed_at=None)
     try:
         path = unused.values_list("path", flat=True).first()
-        if path is not None and unused.update(doomed_at=Now()):
-            if not store.delete_many([path]):
-                IngestStaged.objects.filter(staged_id=staged_id).delete()
+        if path is not None and unused.update(doomed_at=Now()) and not store.delete_many([path]):
+            IngestStaged.objects.filter(staged_id=staged_id).delete()
     except (DatabaseError, InterfaceError, DuckMeshError):
         log.warning("unstage_failed", staged_id=staged_id)

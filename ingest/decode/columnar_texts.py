@@ -16,6 +16,7 @@ from catalog.schema import LogicalType
 from ingest.decode.columnar_lists import list_parts, rebuilt
 from ingest.decode.number_text import hashed_float
 from ingest.decode.numbers import literal_text
+from ingest.decode.times import timestamp_texts
 
 _ESCAPED = r'["\\\x00-\x1f\x7f]'
 _NUMBERS = frozenset({"bool", "int32", "int64"})
@@ -71,7 +72,7 @@ def _contents(array: pa.Array, type_: LogicalType) -> pa.Array:
         case "float32" | "float64":
             return _floats(array.cast(pa.float64()))
         case "timestamp":
-            return pc.replace_substring(json_texts(array, type_), ".000000Z", "Z")
+            return enclosed('"', timestamp_texts(array), '"')
         case _:
             return json_texts(array, type_)
 

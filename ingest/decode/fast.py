@@ -19,7 +19,8 @@ from ingest.decode.numbers import FLOAT32_EXACT, FLOAT64_EXACT
 from ingest.decode.plan import PlannedColumn, TablePlan
 from ingest.decode.refusals import Doubt, ValueRefused
 from ingest.decode.rows import Rows
-from ingest.decode.times import date_array, event_span, timestamp_array, timestamp_text
+from ingest.decode.spelling import spelled
+from ingest.decode.times import date_array, event_span, timestamp_array
 from ingest.decode.values import check_json
 
 _WHITE_SPACE = b" \t\r\n"
@@ -38,8 +39,6 @@ _SMALLEST_RECORD = len('{"payload":{}}')
 _FEW = 40
 _MIDDLING = 2.0**-100
 _NUMBERS = frozenset({int, float})
-_FLOATS = frozenset({"float32", "float64"})
-_PLAIN_TIME = len("2013-01-31T10:00:00Z")
 _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 
 
@@ -179,19 +178,11 @@ class Columns:
                 self._growing_floats.append(array)
 
     def _spell_alike(self, column: PlannedColumn, values: Sequence[Any], array: pa.Array) -> None:
-        """Payloads spell each value as the converters' canonical input does. A growing table's strings stay."""
-        spelled: Iterable[Any] = ()
-        if column.leaf in _FLOATS:
-            leaves = _leaves(array)
-            if pc.any(pc.equal(pc.trunc(leaves), leaves)).as_py():
-                spelled = map(_whole_as_integer, values)
-        elif column.leaf == "timestamp" and not self._plan.grows:
-            if not all(value is None or _is_plain_time(value) for value in values):
-                micros = array.cast(pa.int64()).to_pylist()
-                spelled = [None if one is None else timestamp_text(one) for one in micros]
-        elif column.leaf == "uuid" and not self._plan.grows:
-            spelled = array.to_pylist()
-        for payload, value, one in zip(self._payloads, values, spelled, strict=False):
+        """Payloads spell each value as the converters' canonical input does."""
+        canonical = spelled(column, values, array, grows=self._plan.grows)
+        if canonical is values:
+            return
+        for payload, value, one in zip(self._payloads, values, canonical, strict=True):
             if one is not value:
                 setattr(payload, column.attribute, one)
 
@@ -312,16 +303,6 @@ def _all_of_middling_size(values: Sequence[Any]) -> bool:
     return len(values) <= _FEW and all(
         value is None or (type(value) in _NUMBERS and _MIDDLING <= abs(value) < FLOAT32_EXACT) for value in values
     )
-
-
-def _whole_as_integer(value: Any) -> Any:
-    if type(value) is list:
-        return [_whole_as_integer(one) for one in value]
-    return int(value) if type(value) is float and value.is_integer() else value
-
-
-def _is_plain_time(text: str) -> bool:
-    return len(text) == _PLAIN_TIME and text[10] == "T" and text[-1] == "Z"
 
 
 def _widened(type_: pa.DataType) -> pa.DataType:

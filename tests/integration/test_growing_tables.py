@@ -15,8 +15,8 @@ from catalog.snapshots import resolve
 from catalog.tables import TableInfo, create_table, drop_table, get_table
 from ingest.accept import Accepted, AcceptPolicy, accept
 from ingest.decode.batch import DecodedBatch
-from ingest.errors import IdempotencyConflict, InvalidRecord
-from ingest.publishing import Stale, publish_growing
+from ingest.errors import Backpressure, IdempotencyConflict, InvalidRecord, RateLimited
+from ingest.publishing import Stale, TenantLimits, publish_growing
 from tests.factories import make_tenant
 from tests.lake import NO_LIMITS, Lake, Record, decoder, publication, write
 from tests.reading import read_rows
@@ -135,6 +135,19 @@ def test_a_write_that_is_refused_leaves_no_column_behind(tenant_id: str) -> None
     with pytest.raises(IdempotencyConflict):
         put(tenant_id, {"c": 1}, key="k")
     assert (get_table(tenant_id=tenant_id, name="events"), resolve(tenant_id=tenant_id)) == before
+
+
+@pytest.mark.parametrize("limits", [TenantLimits(records_per_second=1), TenantLimits(pending_records=1)])
+def test_a_write_beyond_a_limit_leaves_no_column_key_or_token_behind(tenant_id: str, limits: TenantLimits) -> None:
+    two: list[Record] = [{"payload": {"a": n}, "idempotency_key": f"a-{n}"} for n in range(2)]
+    last = write(tenant_id, two, limits=limits).max_visibility_token
+    before = get_table(tenant_id=tenant_id, name="events"), resolve(tenant_id=tenant_id)
+    more: list[Record] = [{"payload": {"b": n}, "idempotency_key": f"b-{n}"} for n in range(2)]
+    with pytest.raises((RateLimited, Backpressure)):
+        write(tenant_id, more, limits=limits)
+    assert (get_table(tenant_id=tenant_id, name="events"), resolve(tenant_id=tenant_id)) == before
+    again = write(tenant_id, more)
+    assert (again.accepted_count, again.max_visibility_token) == (2, last + 2)
 
 
 @pytest.mark.parametrize("widening", [0.5, WIDE, "text", [1]])

@@ -150,16 +150,24 @@ def test_big_answer_to_a_slow_client_is_held_by_nobody(contract_stack: Stack, ac
     assert most - before < 100 * 2**20
 
 
-def resident(stack: Stack) -> int:
-    """The memory of the largest process of the API."""
-    found = 0
+def api_processes(stack: Stack) -> Iterator[psutil.Process]:
+    """The server and what it has started."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             command = " ".join(process.cmdline())
             if "granian" in command and f"--port {stack.port}" in command:
-                for member in (process, *process.children(recursive=True)):
-                    found = max(found, member.memory_info().rss)
-    return found
+                yield process
+                yield from process.children(recursive=True)
+
+
+def resident(stack: Stack) -> int:
+    """The memory of the largest process of the API."""
+    return max(process.memory_info().rss for process in api_processes(stack))
+
+
+def open_files(stack: Stack) -> int:
+    """How many files the processes of the API hold."""
+    return sum({process.pid: process.num_fds() for process in api_processes(stack)}.values())
 
 
 def test_what_goes_wrong_before_the_first_byte_is_a_problem(demo: Caller) -> None:
@@ -248,3 +256,21 @@ def test_client_that_hangs_up_in_the_middle_stops_its_query(contract_stack: Stac
         response.close()
     assert seconds_until_idle(contract_stack) < 1
     assert demo.query("SELECT 1")["rows"] == [[1]]
+
+
+@pytest.mark.long
+def test_clients_that_come_and_go_leave_nothing_behind(contract_stack: Stack, demo: Caller) -> None:
+    def come_and_go(times: int) -> None:
+        for number in range(times):
+            with asked(contract_stack, ENDLESS, FORMS[number % 4], timeout_ms=60_000) as connection:
+                response = connection.getresponse()
+                assert response.read(1_000)
+                response.close()
+
+    come_and_go(8)
+    assert demo.query("SELECT 1")["rows"] == [[1]]
+    before = open_files(contract_stack)
+    come_and_go(40)
+    assert demo.query("SELECT 1")["rows"] == [[1]]
+    assert seconds_until_idle(contract_stack) < 1
+    assert open_files(contract_stack) <= before + 8  # runners that are kept, and threads of the pool

@@ -237,6 +237,44 @@ class QueryAnswer(Shape):
     stats = QueryStats()
 
 
+class DescribedColumn(Shape):
+    """A column of a table that can be queried."""
+
+    name = serializers.CharField()
+    type = serializers.CharField(help_text="As tables are defined with.")
+    sql_type = serializers.CharField(help_text="As statements see it.")
+    nullable = serializers.BooleanField()
+
+
+class DescribedTable(Shape):
+    """A table as it stands in the snapshot."""
+
+    table_name = serializers.CharField()
+    schema_version = serializers.IntegerField()
+    primary_key_cols = serializers.ListField(child=serializers.CharField())
+    columns = DescribedColumn(many=True)
+    row_count = serializers.IntegerField(allow_null=True, help_text="Exact, or null.")
+    row_count_reason = serializers.CharField(allow_null=True, help_text="Why there is no row count.")
+    sample_rows = serializers.ListField(
+        child=serializers.ListField(),
+        required=False,
+        allow_null=True,
+        help_text="At most five rows, as `POST /v1/query` shows them. Absent with `samples=0`.",
+    )
+    sample_rows_reason = serializers.CharField(required=False, allow_null=True, help_text="Why there are no rows.")
+
+
+class QuerySchema(Shape):
+    """A page of the tables of the latest snapshot, in the order of their names without case."""
+
+    tenant_id = serializers.CharField()
+    snapshot_id = serializers.IntegerField()
+    snapshot_time = serializers.DateTimeField()
+    max_visibility_token = serializers.IntegerField()
+    tables = DescribedTable(many=True)
+    next_cursor = serializers.CharField(allow_null=True, help_text="`cursor` of the next page; null on the last.")
+
+
 class LimitsOfTenant(Shape):
     """Bounds on what the tenant may use; 0 is none. Beyond each, writes are answered 429."""
 

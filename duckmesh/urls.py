@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import path
 
-from api.views import docs, failed, history, ingest, limits, ops, pins, query, snapshots, tables
+from api.views import docs, failed, history, ingest, limits, ops, pins, query, schema, snapshots, tables
 
 urlpatterns = [
     path("v1/tables", tables.Tables.as_view(), name="tables"),
@@ -13,6 +13,7 @@ urlpatterns = [
     path("v1/failed-events/<str:id>", failed.OneFailedEvent.as_view(), name="failed-event"),
     path("v1/failed-events/<str:id>/replay", failed.ReplayedEvent.as_view(), name="replay-failed-event"),
     path("v1/query", query.Query.as_view(), name="query"),
+    path("v1/query/schema", schema.QuerySchema.as_view(), name="query-schema"),
     path("v1/query/history", history.History.as_view(), name="query-history"),
     path("v1/queries", history.Queries.as_view(), name="queries"),
     path("v1/queries/<str:query>", history.OneQuery.as_view(), name="running-query"),

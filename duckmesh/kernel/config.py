@@ -224,7 +224,7 @@ class Config(BaseModel):
     )
     query_cache_bytes: Size = Field(
         20 * 2**30,
-        description="Most bytes of data files that a machine keeps in `cache` in the home; a local store needs no cache.",
+        description="Most bytes of a remote store's data files that a machine keeps in `cache` in the home.",
     )
     query_spill_bytes: SizeOrNone = Field(
         2 * 2**30,

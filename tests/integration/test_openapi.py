@@ -27,6 +27,7 @@ CONTRACT = {
     "/v1/snapshots/restore": {"post"},
     "/v1/snapshots/pins": {"get"},
     "/v1/snapshots/pins/{name}": {"get", "delete"},
+    "/v1/query/schema": {"get"},
     "/v1/query/history": {"get"},
     "/v1/queries": {"get"},
     "/v1/queries/{query}": {"delete"},

@@ -62,7 +62,7 @@ class SchemaJson(Shape):
                 "items": {
                     "type": "object",
                     "properties": {
-                        "column": {"type": "string"},
+                        "column": {"type": "string", "description": "One of primary_key_cols, if there are any."},
                         "transform": {"type": "string", "description": "identity, month, day, hour or bucket[N]"},
                     },
                     "required": ["column", "transform"],

@@ -19,13 +19,14 @@ from ingest.models import IngestEvent
 _NEXT = "SELECT nextval(pg_get_serial_sequence('ingest_event', 'event_id'))"
 _ORDER = "SELECT duckmesh_order_restore(%s, %s, %s, %s)"
 
+# One that failed may be replayed after the restore.
 _WAITING = """
 SELECT table_id, schema_version FROM ingest_event
  WHERE tenant_id = %(tenant)s AND state = 'pending' AND passed_in IS NULL AND first_token > %(token)s
    AND table_id IS NOT NULL
 UNION
 SELECT table_id, schema_version FROM ingest_event
- WHERE tenant_id = %(tenant)s AND state = 'pending' AND passed_in IS NOT NULL AND table_id IS NOT NULL
+ WHERE tenant_id = %(tenant)s AND state IN ('pending', 'failed') AND passed_in IS NOT NULL AND table_id IS NOT NULL
 """
 
 

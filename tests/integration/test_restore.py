@@ -329,6 +329,20 @@ def test_a_failed_write_that_is_replayed_after_a_restore_is_in_the_latest_snapsh
     assert ids(lake, tenant_id, new) == ["a"]
 
 
+def test_a_failed_write_loses_nothing_to_the_columns_that_come_back(lake: Lake, tenant_id: str) -> None:
+    one = wrote(lake, tenant_id, "a")
+    change(tenant_id, add=(ParsedColumn(name="extra", type="int64"),), widen={"n": "json"})
+    write(tenant_id, [{"payload": {"id": "b", "extra": 5, "n": "text"}}])
+    event_id = fail_oldest(tenant_id)
+    restored(lake, tenant_id, one)
+    failed.replay(tenant_id=tenant_id, event_id=event_id, actor="test")
+    lake.materialize(tenant_id)
+    assert read_rows(lake, tenant_id, "SELECT * FROM events ORDER BY id") == [
+        {"id": "a", "n": "0", "extra": None},
+        {"id": "b", "n": '"text"', "extra": 5},
+    ]
+
+
 def test_a_restore_is_no_record_but_has_a_token(lake: Lake, tenant_id: str) -> None:
     one = wrote(lake, tenant_id, "a")
     order(tenant_id, one)

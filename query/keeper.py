@@ -14,9 +14,11 @@ from query.errors import PoolBusy, RunnersUnavailable
 from query.fair_queue import FairQueue, Tenant, Waiter
 from query.link import Came, Ended, Link, Runner
 
-LOOK_AROUND_SECONDS = 0.5
+LOOK_AROUND_SECONDS = 1.0
+LOOK_AT_RUNNING_SECONDS = 0.1
 RECONNECT_SECONDS = 0.1
-LONG_SECONDS = 1.0  # what runs for longer yields the processors to what has just begun
+STRIKE_SECONDS = 10.0  # how long a tenant yields whose statement was too long, or killed its runner
+LONG_SECONDS = 0.5  # of the processors' time: what has had more yields to what has just begun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,9 @@ class Keeper:
         self._idle: deque[Runner] = deque()  # longest unused first
         self._known: dict[int, Runner] = {}
         self._waiting = FairQueue()
-        self._used: dict[Runner, float] = {}  # since when
+        self._used: dict[Runner, float | None] = {}  # the processors' time it had had when we first looked
         self._running: Counter[Tenant] = Counter()
+        self._struck: dict[Tenant, float] = {}  # until when
         self._coming = 0
         self._link: Link | None = None
         self._closed = False
@@ -86,8 +89,15 @@ class Keeper:
         """The runner waits for its tenant's next statement, or dies."""
         with self._lock:
             self._release(runner)
+            if runner.tenant is not None and (runner.demoted_for_length or not runner.sound):
+                self._struck[runner.tenant] = time.monotonic() + STRIKE_SECONDS
             alive = self._known.get(runner.pid) is runner and not self._closed
-            if keep and not runner.demoted and alive and time.monotonic() - runner.born < self._settings.max_age:
+            if (
+                keep
+                and not runner.demoted_for_length
+                and alive
+                and time.monotonic() - runner.born < self._settings.max_age
+            ):
                 self._idle.append(runner)
             else:
                 self._bury(runner)
@@ -114,7 +124,9 @@ class Keeper:
                 runner = self._runner_for(waiter.tenant)
                 if runner is not None:
                     self._waiting.served(waiter)
-                    self._used[runner] = time.monotonic()
+                    self._used[runner] = None
+                    if self._is_struck(waiter.tenant):
+                        runner.demote()
                     self._running[waiter.tenant] += 1
                     waiter.runner = runner
                     waiter.ready.set()
@@ -129,6 +141,10 @@ class Keeper:
             return True
         return running < share and (free > 1 or not running)
 
+    def _is_struck(self, tenant: Tenant) -> bool:
+        """Bombs that are short one by one must not have the processors together either."""
+        return self._struck.get(tenant, 0.0) > time.monotonic()
+
     def _release(self, runner: Runner) -> None:
         del self._used[runner]
         assert runner.tenant is not None, "a runner that was used has a tenant"
@@ -139,7 +155,7 @@ class Keeper:
     def _runner_for(self, tenant: Tenant) -> Runner | None:
         """A runner that may be used now, the tenant's own or a spare; those that died while resting are passed over."""
         while (runner := self._next_for(tenant)) is not None:
-            if runner.silent():
+            if runner.silent() and (not runner.demoted or self._is_struck(tenant)):
                 return runner
             self._bury(runner)
         return None
@@ -188,7 +204,8 @@ class Keeper:
         poll.register(self._wake, select.POLLIN)
         while not self._closed:
             self._fetch(link)
-            ready = [file for file, _ in poll.poll(LOOK_AROUND_SECONDS * 1000)]
+            patience = LOOK_AT_RUNNING_SECONDS if self._used else LOOK_AROUND_SECONDS
+            ready = [file for file, _ in poll.poll(patience * 1000)]
             if self._wake in ready:
                 os.read(self._wake, 4096)
             if link.fileno() in ready:
@@ -233,6 +250,7 @@ class Keeper:
     def _retire_the_old(self) -> None:
         with self._lock:
             oldest = time.monotonic() - self._settings.max_age
+            self._struck = {tenant: until for tenant, until in self._struck.items() if self._is_struck(tenant)}
             for runner in [runner for runner in self._idle if runner.born < oldest]:
                 self._idle.remove(runner)
                 self._bury(runner)
@@ -240,9 +258,14 @@ class Keeper:
     def _demote_the_long(self) -> None:
         """Statements that run for long leave the processors to those that have just begun, whosever they are."""
         with self._lock:
-            began = time.monotonic() - LONG_SECONDS
-            for runner, since in self._used.items():
-                if since < began and not runner.demoted and self._known.get(runner.pid) is runner:
+            for runner, before in self._used.items():
+                if runner.demoted_for_length or self._known.get(runner.pid) is not runner:
+                    continue
+                had = runner.processor_seconds()
+                if before is None:
+                    self._used[runner] = had
+                elif had - before > LONG_SECONDS:
+                    runner.demoted_for_length = True
                     runner.demote()
 
     def _lose(self, link: Link) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from query.zygote_records import ENDED, FORK, KILL, NONE, RECORD, RUNNER
 
 LEAST_PRIORITY = 19
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Runner:
@@ -24,7 +25,7 @@ class Runner:
         self.born = time.monotonic()
         self.queries = 0
         self.greeted = self.sound = False  # it knows its tenant; its last exchange ended as it should
-        self.demoted = False
+        self.demoted = self.demoted_for_length = False
         self.status: int | None = None
         self.ended = threading.Event()
         self._pidfd, self._link = pidfd, link
@@ -35,8 +36,18 @@ class Runner:
         poll.register(self.sock, select.POLLIN)
         return not poll.poll(0)
 
+    def processor_seconds(self) -> float:
+        """How much of the processors' time it has had; where the system does not show that, how old it is."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        except (OSError, UnicodeError):
+            return time.monotonic() - self.born
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
     def demote(self) -> None:
         """It gets the processors when others leave them, and does so until it dies."""
+        if self.demoted:
+            return
         self.demoted = True
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PGRP, self.pid, LEAST_PRIORITY)  # a runner is a group; this reaches its threads

@@ -147,6 +147,17 @@ def test_a_long_statement_yields_the_processors_to_new_ones(pool: Pool, lake: La
     eventually(lambda: all(runner.nice() != 19 for runner in runners()))
 
 
+def test_a_tenant_whose_statement_was_stopped_yields_for_a_while(pool: Pool, lake: Lake, zygote: Zygote) -> None:
+    small(pool, lake, tenant="other")
+    with pytest.raises(QueryTimeout):
+        ask(pool, lake, ENDLESS, tenant="hostile", views=(), seconds=0.3)
+    with bombs(pool, lake, tenant="hostile", count=1, seconds=1.5):
+        (busy,) = [runner for runner in psutil.Process(zygote.process.pid).children() if runner.nice() == 19]
+        assert busy.cpu_times().user < 0.5
+        with bombs(pool, lake, tenant="other", count=1, seconds=0.5):
+            assert sum(runner.nice() == 19 for runner in psutil.Process(zygote.process.pid).children()) == 1
+
+
 def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
     until = time.monotonic() + seconds
     while not condition():

@@ -210,6 +210,9 @@ class QueryBody(Shape):
         max_value=MAX_ROW_LIMIT,
         help_text="Most rows in the answer; beyond it, `truncated`. In JSON 10,000 if absent, else no limit.",
     )
+    explain = serializers.BooleanField(
+        default=False, help_text="Do not run the statement; answer its plan as text, in `plan` instead of rows."
+    )
 
 
 class QueryStats(Shape):
@@ -227,9 +230,10 @@ class QueryStats(Shape):
 class QueryAnswer(Shape):
     """Rows of one snapshot. A 64-bit integer is a number with every digit, a decimal a string, NaN a string."""
 
-    columns = serializers.ListField(child=serializers.CharField())
-    column_types = serializers.ListField(child=serializers.CharField())
-    rows = serializers.ListField(child=serializers.ListField())
+    columns = serializers.ListField(child=serializers.CharField(), required=False)
+    column_types = serializers.ListField(child=serializers.CharField(), required=False)
+    rows = serializers.ListField(child=serializers.ListField(), required=False)
+    plan = serializers.CharField(required=False, help_text="With `explain`, in place of `columns` to `rows`.")
     snapshot_id = serializers.IntegerField()
     snapshot_time = serializers.DateTimeField()
     max_visibility_token = serializers.IntegerField()

@@ -36,6 +36,7 @@ class QueryRequest:
     consistency_timeout_ms: int = 5_000
     timeout_ms: int = 30_000
     row_limit: int | None = None  # the form of the answer says how many rows that means
+    explain: bool = False  # answer the plan, and run nothing
 
 
 MEMBERS = tuple(QueryRequest.__dataclass_fields__)
@@ -86,6 +87,10 @@ def _value(name: str, value: Any, limits: BodyLimits) -> Any:
             return _integer(value, 0, limits.max_consistency_timeout_ms)
         case "timeout_ms":
             return _integer(value, 1, limits.max_timeout_ms)
+        case "explain":
+            if type(value) is not bool:
+                raise _Wrong("Must be true or false.")
+            return value
         case "row_limit":
             return _integer(value, 1, MAX_ROW_LIMIT)
     return _integer(value, 0, _BIGGEST)

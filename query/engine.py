@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from query.errors import QueryInvalid, QueryResourcesExceeded
+from query.explaining import plan_text
 from query.failures import OUT_OF_MEMORY, UNREADABLE, Failure, StatementError, failure_of, params_of
 from query.request import Params, RunRequest, TableView
 from storage.columns import OP_COLUMN, OP_FIELD_ID, TOKEN_COLUMN, TOKEN_FIELD_ID
@@ -218,6 +219,8 @@ def _execute(
     limit = request.row_limit
     batch_rows = BATCH_ROWS if limit is None else max(1, min(BATCH_ROWS, limit + 1))
     params: Params = params_of(request.params)
+    if request.explain:
+        return ("VARCHAR",), _explained(cursor, request.sql, params)
     cursor.execute(request.sql, params)
     description: list[Any] = cursor.description or []
     names, types = [column[0] for column in description], tuple(str(column[1]) for column in description)
@@ -228,6 +231,11 @@ def _execute(
         fields = [field.with_name(name) for field, name in zip(reader.schema, names, strict=True)]
         return types, _renamed(reader, pa.schema(fields))
     return types, cursor.to_arrow_reader(batch_rows)
+
+
+def _explained(cursor: duckdb.DuckDBPyConnection, sql: str, params: Params) -> pa.RecordBatchReader:
+    row = cursor.execute(f"EXPLAIN (FORMAT JSON) {_plain(cursor, sql)}", params).fetchone()
+    return pa.table({"plan": [plan_text(str(row[1]) if row else "[]")]}).to_reader()
 
 
 def _plain(cursor: duckdb.DuckDBPyConnection, sql: str) -> str:

@@ -34,13 +34,17 @@ class TableView:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """A statement, its parameters (a list for `?`, an object for `$name`) and all tables it may read."""
+    """A statement, its parameters (a list for `?`, an object for `$name`) and all tables it may read.
+
+    With `explain` it does not run; the answer is its plan, as the one value of a column `plan`.
+    """
 
     sql: str
     params: Params | None = None
     views: tuple[TableView, ...] = ()
     row_limit: int | None = None
     max_bytes: int = 64 * 2**20
+    explain: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +67,7 @@ class RunRequest:
             views=views,
             row_limit=data["row_limit"],
             max_bytes=data["max_bytes"],
+            explain=data["explain"],
         )
 
 

@@ -35,6 +35,7 @@ from query.errors import (
     TokenScopeMismatch,
     VisibilityTokenInvalid,
 )
+from query.exchange import failed
 from query.gate import Verdict
 from query.incoming import Incoming
 from query.inflight import Flight, Inflight
@@ -148,7 +149,8 @@ def execute(
                 rows.append(json_rows(batch, column_types=query.running.column_types))
             elif line.gone():
                 raise ClientGone("The client has hung up.")
-        body = _document(rows, incoming.schema.names, query, course)
+        answer = _plan_member(rows) if request.explain else _row_members(rows, incoming.schema.names, query.running)
+        body = _document(answer, query, course)
         course.row_count, course.size_bytes = query.running.row_count, len(body)
         return QueryResult(
             body=body,
@@ -245,7 +247,12 @@ def running_query(
     )
     with session_of(deadline=deadline) as session:
         asked = RunRequest(
-            sql=request.sql, params=request.params, views=plan.views, row_limit=row_limit, max_bytes=max_bytes
+            sql=request.sql,
+            params=request.params,
+            views=plan.views,
+            row_limit=row_limit,
+            max_bytes=max_bytes,
+            explain=request.explain,
         )
         with closing(session.start(asked)) as running:
             yield Query(read=read, plan=plan, running=running, deadline=deadline)
@@ -307,7 +314,7 @@ def _read(tenant_id: str, verdict: Verdict, snapshot_id: int | None, token: int 
     return read
 
 
-def _document(rows: list[bytes], columns: list[str], query: Query, course: Course) -> bytes:
+def _document(answer: bytes, query: Query, course: Course) -> bytes:
     read, plan, running = query.read, query.plan, query.running
     end = msgspec.json.encode(
         {
@@ -326,5 +333,16 @@ def _document(rows: list[bytes], columns: list[str], query: Query, course: Cours
             },
         }
     )
+    return answer[:-1] + b"," + end[1:]
+
+
+def _row_members(rows: list[bytes], columns: list[str], running: Running) -> bytes:
     begin = msgspec.json.encode({"columns": columns, "column_types": running.column_types})
-    return b"".join((begin[:-1], b',"rows":[', b",".join(rows), b"],", end[1:]))
+    return b"".join((begin[:-1], b',"rows":[', b",".join(rows), b"]}"))
+
+
+def _plan_member(rows: list[bytes]) -> bytes:
+    try:
+        return b'{"plan":' + msgspec.json.decode(rows[0], type=list[msgspec.Raw])[0] + b"}"
+    except (IndexError, msgspec.DecodeError):
+        raise failed() from None

@@ -240,3 +240,32 @@ def test_an_answer_that_breaks_off_ends_in_what_nobody_takes_for_its_end(caller:
     sql = "SELECT (CASE WHEN i = 5_000_000 THEN 'x' ELSE i::VARCHAR END)::BIGINT AS n FROM range(10_000_000) r(i)"
     body = streamed(caller.query(sql, headers={"Accept": "application/x-ndjson"}))
     assert body.splitlines()[-1].startswith(b"!QUERY_INVALID: Conversion Error")
+
+
+EXPLAINED = [
+    ("SELECT a, count(*) FROM t WHERE a > ? GROUP BY a ORDER BY 2 -- all", [3]),
+    ("WITH c AS (SELECT 7 AS a) SELECT t.price::HUGEINT FROM t JOIN c USING (a) WHERE t.a <> ?", [5]),
+]
+
+
+@pytest.mark.parametrize(("sql", "params"), EXPLAINED)
+def test_plan_is_text_without_what_stands_behind_the_tables(caller: Caller, sql: str, params: list[int]) -> None:
+    with worker(caller.tenant_id):
+        caller.write({"a": 5, "price": "1.00"}, {"a": 7})
+    response = caller.query(sql, params=params, explain=True)
+    assert response.status_code == 200, response.content
+    answer = response.json()
+    assert {"columns", "column_types", "rows"}.isdisjoint(answer)
+    assert "READ_FILES" in answer["plan"]
+    assert not any(told in answer["plan"] for told in ("_duckmesh", "parquet", "PARQUET", "/", caller.tenant_id))
+    assert answer["stats"]["scanned_files"] == 1
+    assert caller.query(sql, params=params, explain=False).json()["columns"]
+
+
+def test_plan_is_had_by_the_rules_of_the_query(caller: Caller) -> None:
+    problem_of(caller.query("SELECT getenv('HOME')", explain=True), 403, "QUERY_FORBIDDEN")
+    problem_of(caller.query("SELECT * FROM nowhere", explain=True), 404, "TABLE_NOT_FOUND")
+    problem_of(caller.query("SELECT 1", explain="yes"), 400, "INVALID_REQUEST")
+    problem_of(caller.query("SELECT nothing FROM t", explain=True), 400, "QUERY_INVALID")
+    endless = caller.query("SELECT count(*) FROM range(1000000000000)", explain=True, timeout_ms=5_000)
+    assert endless.status_code == 200, "nothing runs"

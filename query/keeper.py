@@ -9,6 +9,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from duckmesh.kernel import metrics
 from query.cancel import Cancellation
 from query.errors import PoolBusy, RunnersUnavailable
 from query.fair_queue import FairQueue, Tenant, Waiter
@@ -100,6 +101,8 @@ class Keeper:
             ):
                 self._idle.append(runner)
             else:
+                stopped = runner.demoted_for_length or not runner.sound
+                metrics.runners_ended.labels("died" if not alive else "stopped" if stopped else "retired").inc()
                 self._bury(runner)
             self._hand_out()
 

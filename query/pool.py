@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from duckmesh.kernel import metrics
 from query.cancel import Cancellation
 from query.errors import PoolBusy, RunnersUnavailable
 from query.exchange import Exchange, failed
@@ -177,7 +178,9 @@ class Pool:
             raise RunnersUnavailable("The query runners are not available; try again.", retry_after=2)
         runner.queries += 1
         cancellation.add(runner.stop)
-        return runner, time.monotonic() - started
+        queued = time.monotonic() - started
+        metrics.query_queue.observe(queued * 1_000)
+        return runner, queued
 
     def _give_back(self, runner: Runner, cancellation: Cancellation) -> None:
         """The runner waits for its tenant's next statement, unless something was odd."""

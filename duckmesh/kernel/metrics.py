@@ -51,6 +51,12 @@ query_requests = Counter("duckmesh_query_requests_total", "Queries by outcome.",
 query_latency = Histogram(
     "duckmesh_query_latency_ms", "Milliseconds from a query's arrival to its answer.", buckets=_MILLISECONDS
 )
+query_queue = Histogram(
+    "duckmesh_query_queue_ms",
+    "Milliseconds that a statement waited for a runner, each time it needed one.",
+    buckets=_MILLISECONDS,
+)
+runners_ended = Counter("duckmesh_runners_ended_total", "Query runners that were used and ended, by why.", ["reason"])
 query_scanned_files = Histogram("duckmesh_query_scanned_files", "Data files a query opened.", buckets=_COUNTS)
 query_scanned_bytes = Histogram(
     "duckmesh_query_scanned_bytes", "Bytes of the data files a query opened.", buckets=_BYTES

@@ -147,8 +147,10 @@ CASES = {
     "ingest_event_writes_or_restores": [
         EVENT + "({t}, NULL, 1, 5, 5, 1, '{{}}', 1, 'pending', NULL, NULL)",
         "UPDATE ingest_event SET restore_to = 1 WHERE tenant_id = {t}",
-        "UPDATE ingest_event SET restore_to = 1, table_id = NULL, record_count = 2, last_token = first_token + 1"
-        " WHERE tenant_id = {t}",
+        (
+            "UPDATE ingest_event SET restore_to = 1, table_id = NULL, record_count = 2, last_token = first_token + 1"
+            " WHERE tenant_id = {t}"
+        ),
     ],
     "ingest_event_state": [EVENT + "({t}, {table}, 1, 5, 5, 1, '{{}}', 1, 'done', NULL, NULL)"],
     "ingest_event_committed_in_a_snapshot": [

@@ -3,10 +3,11 @@
 from typing import Protocol
 
 from catalog.schema import TableShape
-from ingest.decode import csv_body, lines
+from ingest.decode import lines
 from ingest.decode.batch import DecodedBatch, DecodeLimits
-from ingest.decode.columnar import ARROW_TYPE, PARQUET_TYPE, decode_arrow, decode_parquet
-from ingest.decode.csv_body import decode_csv
+from ingest.decode.columnar.body import ARROW_TYPE, PARQUET_TYPE, decode_arrow, decode_parquet
+from ingest.decode.csv import body as csv_body
+from ingest.decode.csv.body import decode_csv
 from ingest.decode.json_body import decode_json
 from ingest.decode.lines import decode_lines
 from ingest.decode.options import BodyOptions

@@ -8,7 +8,7 @@ import pytest
 
 from catalog.schema import TableSchema, TableShape
 from ingest.decode.batch import DecodedBatch, DecodeLimits
-from ingest.decode.columnar import decode_arrow, decode_parquet
+from ingest.decode.columnar.body import decode_arrow, decode_parquet
 from ingest.decode.options import BodyOptions
 from ingest.decode.spool import Spool
 from ingest.errors import InvalidRecord

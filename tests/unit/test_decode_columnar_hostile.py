@@ -12,7 +12,7 @@ import pytest
 
 from catalog.schema import TableShape
 from duckmesh.kernel.errors import Invalid
-from ingest.decode.columnar import decode_arrow, decode_parquet
+from ingest.decode.columnar.body import decode_arrow, decode_parquet
 from ingest.decode.options import BodyOptions
 from ingest.decode.spool import Spool, SpoolPolicy
 from ingest.errors import InvalidRecord, PayloadTooLarge

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
 from catalog.schema import TableShape
-from ingest.decode.columnar import decode_arrow, decode_parquet
+from ingest.decode.columnar.body import decode_arrow, decode_parquet
 from ingest.decode.options import BodyOptions
 from ingest.decode.spool import Spool, SpoolPolicy
 from tests.unit.decode_cases import LIMITS, make_schema

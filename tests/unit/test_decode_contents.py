@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from catalog.schema import TableSchema
@@ -108,6 +108,9 @@ def test_a_value_is_one_content_in_every_spelling_and_format(
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
+@example(1e-06)
+@example(-9.5e-06)
+@example(1e16)
 @settings(max_examples=300, deadline=None)
 def test_a_float_is_one_content_in_json_and_arrow(value: float) -> None:
     schema = make_schema("k string", "v float64")

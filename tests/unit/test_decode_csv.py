@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from duckmesh.kernel.errors import Invalid
 from ingest.decode import streamed
-from ingest.decode.csv_text import Block, is_well_quoted, records
+from ingest.decode.csv.text import Block, is_well_quoted, records
 from ingest.decode.envelope import read_envelope
 from ingest.decode.hashing import record_key_hashes
 from ingest.decode.options import BodyOptions

@@ -9,7 +9,7 @@ import pytest
 
 from duckmesh.kernel.errors import Invalid
 from ingest.decode.batch import DecodedBatch
-from ingest.decode.columnar import ARROW_TYPE, PARQUET_TYPE
+from ingest.decode.columnar.body import ARROW_TYPE, PARQUET_TYPE
 from ingest.decode.options import BodyOptions
 from ingest.errors import InvalidRecord
 from tests.unit.body_cases import PLAIN

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.schema import LogicalType, arrow_type
-from ingest.decode.columnar_problems import Problems
-from ingest.decode.columnar_types import UUID_BYTES, is_binary, is_text
+from ingest.decode.columnar.problems import Problems
+from ingest.decode.columnar.types import UUID_BYTES, is_binary, is_text
 from ingest.decode.numbers import FLOAT32_EXACT, FLOAT64_EXACT
 from ingest.decode.refusals import Doubt, ValueRefused, shown
 from ingest.decode.times import FIRST_MICROSECOND, LAST_MICROSECOND, date_array, timestamp_array

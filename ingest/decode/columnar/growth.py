@@ -9,7 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from catalog.schema import Column, TableSchema, TableShape
-from ingest.decode.columnar_types import logical_type_of
+from ingest.decode.columnar.types import logical_type_of
 from ingest.decode.growth import Growth, why_no_column
 from ingest.decode.number_text import WIDE, all_exact_in_float64
 from ingest.decode.refusals import Refusals, ValueRefused

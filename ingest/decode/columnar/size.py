@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingest.decode.columnar_types import is_binary, is_list, is_text, is_view
+from ingest.decode.columnar.types import is_binary, is_list, is_text, is_view
 from ingest.errors import PayloadTooLarge
 
 _OFFSET = 4

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from duckmesh.kernel.errors import Invalid
-from ingest.decode.columnar_thrift import Compact, Damaged, Fields, inner, natural, structs
+from ingest.decode.columnar.thrift import Compact, Damaged, Fields, inner, natural, structs
 
 _MAGIC, _ENCRYPTED = b"PAR1", b"PARE"
 _TAIL = struct.Struct("<I4s")

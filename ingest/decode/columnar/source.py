@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from duckmesh.kernel.errors import Invalid
-from ingest.decode.columnar_messages import DICTIONARY, messages
-from ingest.decode.columnar_pages import RowGroup, row_groups
-from ingest.decode.columnar_size import Budget
-from ingest.decode.columnar_types import plain_type, storage_type
+from ingest.decode.columnar.messages import DICTIONARY, messages
+from ingest.decode.columnar.pages import RowGroup, row_groups
+from ingest.decode.columnar.size import Budget
+from ingest.decode.columnar.types import plain_type, storage_type
 from ingest.decode.refusals import Refusals, shown
 from ingest.decode.spool import Spool
 from ingest.errors import InvalidRecord, PayloadTooLarge

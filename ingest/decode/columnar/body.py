@@ -9,12 +9,12 @@ from duckmesh.kernel.errors import Invalid
 from ingest.decode import hashing
 from ingest.decode.batch import DecodedBatch, DecodeLimits
 from ingest.decode.collect import Collector, visibility_timeout
-from ingest.decode.columnar_frames import Frames
-from ingest.decode.columnar_growth import BroughtColumns
-from ingest.decode.columnar_rows import RowReader, match_columns
-from ingest.decode.columnar_size import Budget, decoded_bytes
-from ingest.decode.columnar_source import MOST_ROWS, Source, open_arrow, open_parquet
-from ingest.decode.columnar_types import logical_type_of
+from ingest.decode.columnar.frames import Frames
+from ingest.decode.columnar.growth import BroughtColumns
+from ingest.decode.columnar.rows import RowReader, match_columns
+from ingest.decode.columnar.size import Budget, decoded_bytes
+from ingest.decode.columnar.source import MOST_ROWS, Source, open_arrow, open_parquet
+from ingest.decode.columnar.types import logical_type_of
 from ingest.decode.options import BodyOptions, BoundOptions, bind_options, require_columns
 from ingest.decode.plan import TablePlan, plan_of
 from ingest.decode.refusals import Refusals

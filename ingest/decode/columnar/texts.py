@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from catalog.schema import LogicalType
-from ingest.decode.columnar_lists import list_parts, rebuilt
+from ingest.decode.columnar.lists import list_parts, rebuilt
 from ingest.decode.number_text import hashed_float
 from ingest.decode.numbers import literal_text
 from ingest.decode.times import timestamp_texts
 
 _ESCAPED = r'["\\\x00-\x1f\x7f]'
 _NUMBERS = frozenset({"bool", "int32", "int64"})
-_ODD_FLOAT = "e|^-0$"  # which Arrow does not spell as `hashed_float` does
+_ODD_FLOAT = r"e|^-0$|^-?0\.00000"  # which Arrow does not spell as `hashed_float` does
 _DAY = len("YYYY-MM-DD")
 _encode = msgspec.json.encode
 

@@ -5,11 +5,11 @@ import pyarrow.compute as pc
 
 from catalog.schema import LogicalType, arrow_type, parse_type
 from duckmesh.kernel.errors import Invalid
-from ingest.decode.columnar_lists import list_parts, rebuilt
-from ingest.decode.columnar_problems import ElementProblems, Problems
-from ingest.decode.columnar_texts import enclosed, json_texts, quoted
-from ingest.decode.columnar_types import is_list, is_text, logical_type_of, plain_type, storage_type
-from ingest.decode.columnar_values import of_texts, simple_values, wrong
+from ingest.decode.columnar.lists import list_parts, rebuilt
+from ingest.decode.columnar.problems import ElementProblems, Problems
+from ingest.decode.columnar.texts import enclosed, json_texts, quoted
+from ingest.decode.columnar.types import is_list, is_text, logical_type_of, plain_type, storage_type
+from ingest.decode.columnar.values import of_texts, simple_values, wrong
 from ingest.decode.reading import Document
 from ingest.decode.refusals import ValueRefused, shown
 from ingest.decode.values import converter

@@ -6,11 +6,11 @@ import pyarrow as pa
 
 from ingest.decode import hashing
 from ingest.decode.batch import OP_DELETE
-from ingest.decode.columnar_frames import DecodedRows
-from ingest.decode.columnar_nested import converted
-from ingest.decode.columnar_problems import Problems
-from ingest.decode.columnar_texts import payload_texts
-from ingest.decode.columnar_types import check_readable
+from ingest.decode.columnar.frames import DecodedRows
+from ingest.decode.columnar.nested import converted
+from ingest.decode.columnar.problems import Problems
+from ingest.decode.columnar.texts import payload_texts
+from ingest.decode.columnar.types import check_readable
 from ingest.decode.keys import all_keys_fit, check_key, event_micros, key_texts, span_of
 from ingest.decode.options import BoundOptions
 from ingest.decode.plan import PlannedColumn, TablePlan

@@ -10,9 +10,9 @@ from pyarrow import csv
 from catalog.schema import TableShape, name_problem
 from duckmesh.kernel.errors import Invalid
 from ingest.decode.batch import OP_DELETE, DecodedBatch, DecodeLimits
-from ingest.decode.csv_growth import GrowingCells, growing_rows
-from ingest.decode.csv_text import Block, Record, blocks, is_well_quoted, records
-from ingest.decode.csv_values import FLOATS, cell_value, column_values, number_list
+from ingest.decode.csv.growth import GrowingCells, growing_rows
+from ingest.decode.csv.text import Block, Record, blocks, is_well_quoted, records
+from ingest.decode.csv.values import FLOATS, cell_value, column_values, number_list
 from ingest.decode.exact import RowReader
 from ingest.decode.fast import Columns, may_hold_tiny_numbers
 from ingest.decode.growth import why_no_column

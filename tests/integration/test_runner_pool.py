@@ -310,7 +310,7 @@ def test_a_runner_that_dies_does_not_harm_the_others(pool: Pool, lake: Lake, zyg
 
 def test_what_is_spilled_is_bounded_and_gone_afterwards(tmp_path: Path, lake: Lake) -> None:
     spill = tmp_path / "spill"
-    options = ("--memory-bytes", str(64 * 2**20), "--spill-dir", str(spill), "--spill-bytes", str(64 * 2**20))
+    options = ("--memory-bytes", str(64 * 2**20), "--spill-dir", str(spill), "--spill-bytes", str(192 * 2**20))
     with running_zygote(*options) as zygote:
         pool = make_pool(zygote)
         try:

@@ -17,6 +17,7 @@ def stack() -> Iterator[Stack]:
         yield running
 
 
+@pytest.mark.long
 def test_ten_workers_publish_everything_once_and_in_order(client: Client, recorder: Recorder, table: str) -> None:
     client.create_table("beside")
     with Load(client, table, "beside", writers=6, readers=2, pause=0.01) as load:

@@ -69,7 +69,14 @@ def test_whole_worker_killed_under_load_again_and_again(
     assert load.outcomes["unknown"] == 0
 
 
-@pytest.mark.parametrize("step", ["after_claim", "after_put", "before_commit"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param("after_claim", marks=pytest.mark.long),
+        pytest.param("after_put", marks=pytest.mark.long),
+        "before_commit",
+    ],
+)
 def test_worker_stopped_past_its_lease_and_resumed(
     stack: Stack, client: Client, recorder: Recorder, table: str, tmp_path: Path, step: str
 ) -> None:

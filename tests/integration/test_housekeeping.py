@@ -351,6 +351,7 @@ def test_index_of_the_keys_is_rebuilt_after_a_burst_and_not_again() -> None:
     IngestKey.objects.all().delete()
 
 
+@pytest.mark.long
 def test_index_is_not_rebuilt_while_an_old_transaction_is_open() -> None:
     fill(50_000)
     burst_is_over()

@@ -81,6 +81,7 @@ def test_killed_housekeeping_leaves_whole_envelopes_and_the_next_run_the_rest(
     assert left(tenant_id) == (1, 2, 0, 0)
 
 
+@pytest.mark.long
 def test_stopped_housekeeping_holds_up_no_writer_for_long(tenant_id: str) -> None:
     process = start("housekeeping.after_keys=stop")
     try:

@@ -70,6 +70,7 @@ def _touched(node: dict[str, Any]) -> float:
     return float(own * node["Actual Loops"]) + sum(_touched(child) for child in node.get("Plans", ()))
 
 
+@pytest.mark.long
 def test_what_is_asked_about_is_read_and_not_the_history(tenant_id: str) -> None:
     for at in (20, _SNAPSHOTS // 2, _SNAPSHOTS):
         assert _rows_read(partial(resolve, tenant_id=tenant_id, snapshot_id=at)) < 10

@@ -181,6 +181,7 @@ def test_a_runner_that_crashes_under_a_statement_fails_that_statement_alone(
     assert rows(ask(pool, lake, "SELECT 1 AS one")) == [{"one": 1}]
 
 
+@pytest.mark.long
 def test_a_zygote_that_dies_again_and_again_leaves_nothing_in_the_pool(
     pool: Pool, lake: Lake, zygote: Zygote, spill: Path
 ) -> None:

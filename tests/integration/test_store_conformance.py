@@ -181,6 +181,7 @@ def test_objects_are_listed_in_the_order_of_their_keys_bytes(store: ObjectStore)
     assert keys(store, "nothing/like/it") == []
 
 
+@pytest.mark.long
 def test_a_long_listing_and_a_long_deletion_are_whole(store: ObjectStore) -> None:
     names = [f"l/{i % 50:02}/{i:05}" for i in range(1_250)]
     with ThreadPoolExecutor(8) as pool:

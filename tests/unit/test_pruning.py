@@ -237,7 +237,7 @@ SHAPES = [
 ]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_answer_is_the_same_with_and_without_the_files_that_are_left_out(
     data: st.DataObject, duck: duckdb.DuckDBPyConnection

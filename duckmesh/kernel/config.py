@@ -133,7 +133,7 @@ class Config(BaseModel):
         description="Bytes of one body, and of what it is decoded to, held in memory; the rest goes to `scratch`.",
     )
     stage_bytes: Size = Field(
-        8 * 2**20,
+        2**20,
         description="Decoded and compressed bytes of one request beyond which they go to the object store, and not"
         " through PostgreSQL.",
     )

@@ -85,6 +85,7 @@ def test_session_ended_in_the_middle_leaves_the_outcome_open(tenant_id: str) -> 
     assert write_ids(tenant_id, "unknown").accepted_count == 1
 
 
+@pytest.mark.long
 def test_worker_stopped_while_it_claims_holds_up_nobody_for_long(tenant_id: str) -> None:
     write_ids(tenant_id, "a")
     go_on, claimed = threading.Event(), threading.Event()
@@ -106,6 +107,7 @@ def test_worker_stopped_while_it_claims_holds_up_nobody_for_long(tenant_id: str)
         worker.result()
 
 
+@pytest.mark.long
 def test_stopped_change_of_tables_holds_up_no_write_for_long(tenant_id: str) -> None:
     go_on, locked = threading.Event(), threading.Event()
 

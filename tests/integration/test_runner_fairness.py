@@ -133,6 +133,7 @@ def test_the_time_in_the_queue_is_told(zygote: Zygote, lake: Lake) -> None:
         pool.close()
 
 
+@pytest.mark.long
 def test_a_long_statement_yields_the_processors_to_new_ones(pool: Pool, lake: Lake, zygote: Zygote) -> None:
     def runners() -> list[psutil.Process]:
         return psutil.Process(zygote.process.pid).children()

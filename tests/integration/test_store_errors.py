@@ -166,6 +166,7 @@ def test_a_bucket_is_made_only_where_that_is_allowed(settings: StoreSettings) ->
     assert open_store(settings).get("k") == b"x"
 
 
+@pytest.mark.long
 @pytest.mark.s3
 def test_a_server_that_is_not_there_is_unavailable(settings: StoreSettings, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -106,7 +106,7 @@ def _attempt(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
         log.warning(
             "publish_failed", tenant_id=claim.tenant_id, envelopes=len(claim.envelopes), error=error, reason=reason
         )
-        return _set_aside(claim, exc, policy=policy.claim)
+        return _set_aside(claim, error=error, reason=reason, policy=policy.claim)
     failpoint("materialize.after_commit")
     metrics.commit_batch_latency.observe((time.monotonic() - started) * 1000)
     for envelope in claim.envelopes:
@@ -122,10 +122,10 @@ def _attempt(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
     return True
 
 
-def _set_aside(claim: Claim, exc: Exception, *, policy: ClaimPolicy) -> bool:
+def _set_aside(claim: Claim, *, error: str, reason: str, policy: ClaimPolicy) -> bool:
     """Whether the claim was bisected, so that it is worth going on at once."""
     try:
-        bus.nack(claim, error=type(exc).__name__, reason=reason_of(exc), policy=policy)
+        bus.nack(claim, error=error, reason=reason, policy=policy)
     except (*_THE_DATABASE, LeaseLost):
         log.warning("nack_failed", tenant_id=claim.tenant_id, batch_id=claim.batch_id)
         return False

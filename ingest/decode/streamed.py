@@ -99,7 +99,7 @@ def decode_streamed(
             raise Invalid("The body holds no records: send at least one")
         require_columns(options, target.shape)
         return collector.finish(
-            request_hash=None if request_key is None else _body_hash(body, media_type, target.bound),
+            request_hash=None if request_key is None else body_hash_of(body, media_type, target.bound),
             wait_for_visibility=options.wait_for_visibility,
             visibility_timeout_ms=options.visibility_timeout_ms,
             growth=target.growth,
@@ -109,7 +109,8 @@ def decode_streamed(
         raise
 
 
-def _body_hash(body: Spool, media_type: str, bound: BoundOptions) -> bytes:
+def body_hash_of(body: Spool, media_type: str, bound: BoundOptions) -> bytes:
+    """The hash of all that a request says whose body is no JSON: its bytes, and the options beside them."""
     return hashing.body_hash(
         body,
         media_type=media_type,

@@ -6,7 +6,6 @@ import pyarrow as pa
 
 from catalog.schema import TableShape
 from duckmesh.kernel.errors import Invalid
-from ingest.decode import hashing
 from ingest.decode.batch import DecodedBatch, DecodeLimits
 from ingest.decode.collect import Collector, visibility_timeout
 from ingest.decode.columnar.frames import Frames
@@ -19,6 +18,7 @@ from ingest.decode.options import BodyOptions, BoundOptions, bind_options, requi
 from ingest.decode.plan import TablePlan, plan_of
 from ingest.decode.refusals import Refusals
 from ingest.decode.spool import Spool
+from ingest.decode.streamed import body_hash_of
 
 __all__ = ["ARROW_TYPE", "PARQUET_TYPE", "decode_arrow", "decode_parquet", "logical_type_of"]
 
@@ -69,7 +69,7 @@ def _decode(
         _collect(source, brought, bound, Frames(collector), refusals, Budget(limits.max_decoded_bytes))
         require_columns(options, brought.grown)
         return collector.finish(
-            request_hash=None if request_key is None else _body_hash(body, media_type, bound),
+            request_hash=None if request_key is None else body_hash_of(body, media_type, bound),
             wait_for_visibility=options.wait_for_visibility,
             visibility_timeout_ms=options.visibility_timeout_ms,
             growth=None if brought.grown is shape else brought.grown.schema.columns,
@@ -126,13 +126,3 @@ def _row_bytes(plan: TablePlan) -> int:
 
 def _has_width(type_: pa.DataType) -> bool:
     return bool(pa.types.is_primitive(type_) or pa.types.is_decimal(type_))
-
-
-def _body_hash(body: Spool, media_type: str, bound: BoundOptions) -> bytes:
-    return hashing.body_hash(
-        body,
-        media_type=media_type,
-        op=bound.op,
-        key_column=bound.key.name if bound.key else None,
-        event_time_column=bound.event_time.name if bound.event_time else None,
-    )

@@ -1,6 +1,6 @@
 """What can go wrong with maintenance."""
 
-from duckmesh.kernel.errors import Corrupt, Unavailable
+from duckmesh.kernel.errors import Conflict, Corrupt, Unavailable
 
 
 class RewriteUnproven(Corrupt):
@@ -13,3 +13,21 @@ class RewriteTooSlow(Unavailable):
     """The rewrite took longer than an attempt may; nothing was published, its objects are orphans."""
 
     code = "REWRITE_TOO_SLOW"
+
+
+class RunCancelled(Conflict):
+    """Somebody asked for the run to stop; what it had finished stays."""
+
+    code = "RUN_CANCELLED"
+
+
+class RunLost(Conflict):
+    """Another process has taken the run over; whatever this one still does must not count."""
+
+    code = "RUN_LOST"
+
+
+class RunPaused(Conflict):
+    """The process must give its time back; the run goes on from its cursor, in any process."""
+
+    code = "RUN_PAUSED"

@@ -1,6 +1,6 @@
 """What the catalog refuses, by name."""
 
-from duckmesh.kernel.errors import Conflict, NotFound
+from duckmesh.kernel.errors import Conflict, Denied, NotFound
 
 
 class TenantExists(Conflict):
@@ -74,3 +74,21 @@ class IngestFailed(Conflict):
     """A write that the token covers was set aside as failed; until it is replayed or discarded it is a hole."""
 
     code = "INGEST_FAILED"
+
+
+class HoldExists(Conflict):
+    """A hold on files of this kind and name exists already."""
+
+    code = "HOLD_EXISTS"
+
+
+class HoldLost(Conflict):
+    """The hold on files has ended, and cannot come back: what it held may be gone."""
+
+    code = "HOLD_LOST"
+
+
+class StoreNotOurs(Denied):
+    """The object store belongs to another catalog; this one deletes nothing in it."""
+
+    code = "STORE_NOT_OURS"

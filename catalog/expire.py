@@ -6,6 +6,7 @@ from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from catalog.errors import SnapshotPinned
+from catalog.holds import keep_holds_away
 from catalog.models import Snapshot, SnapshotPin
 from catalog.publish import lock_head
 from duckmesh.kernel.errors import Invalid
@@ -62,6 +63,7 @@ def expire_snapshots(*, tenant_id: str, snapshot_ids: Iterable[int]) -> list[int
     )
     if not present:
         return []
+    keep_holds_away()
     with connection.cursor() as cursor:
         cursor.execute(_REMEMBER, {"tenant": tenant_id, "ids": ids})
         Snapshot.objects.filter(tenant_id=tenant_id, snapshot_id__in=ids).delete()

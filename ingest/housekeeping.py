@@ -8,7 +8,9 @@ from pathlib import Path
 
 import structlog
 
+from catalog.identity import own_store
 from duckmesh.kernel import metrics
+from duckmesh.kernel.errors import Denied, Unavailable
 from ingest.key_index import rebuild_if_bloated
 from ingest.litter import remove_scratch, remove_staged
 from ingest.purge import Purged, purge_slice
@@ -47,7 +49,7 @@ def keep_house(*, store: ObjectStore, policy: HousekeepingPolicy, seconds: float
     """
     until = time.monotonic() + seconds
     scratch_files = remove_scratch(policy.scratch)
-    staged_objects = remove_staged(store=store, unnamed_for=policy.unnamed_for)
+    staged_objects = _remove_staged(store, unnamed_for=policy.unnamed_for)
     purged = list(_purge(policy, until=until))
     finished = bool(purged) and purged[-1].after is None
     kept = Kept(
@@ -62,6 +64,17 @@ def keep_house(*, store: ObjectStore, policy: HousekeepingPolicy, seconds: float
         metrics.housekeeping_removed.labels(kind).inc(getattr(kept, kind))
     log.info("house_kept", **asdict(kept))
     return kept
+
+
+def _remove_staged(store: ObjectStore, *, unnamed_for: timedelta) -> int:
+    try:
+        # Also when there is nothing to delete: who comes first owns the store, and that should be known early.
+        own_store(store)
+        return remove_staged(store=store, unnamed_for=unnamed_for)
+    except (Denied, Unavailable) as exc:
+        # The store's matter: the keys are purged all the same.
+        log.error("staged_objects_stay", error=exc.code, reason=exc.message)
+        return 0
 
 
 def _purge(policy: HousekeepingPolicy, *, until: float) -> Iterator[Purged]:

@@ -10,6 +10,7 @@ import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.db.models.functions import Now
 
+from catalog.identity import delete_objects
 from duckmesh.kernel.errors import DuckMeshError
 from ingest.decode.spool import Spool
 from ingest.models import IngestStaged
@@ -43,7 +44,7 @@ def unstage(*, staged_id: int, store: ObjectStore) -> None:
     unused = IngestStaged.objects.filter(staged_id=staged_id, event=None, doomed_at=None)
     try:
         path = unused.values_list("path", flat=True).first()
-        if path is not None and unused.update(doomed_at=Now()) and not store.delete_many([path]):
+        if path is not None and unused.update(doomed_at=Now()) and not delete_objects(store=store, keys=[path]):
             IngestStaged.objects.filter(staged_id=staged_id).delete()
     except (DatabaseError, InterfaceError, DuckMeshError):
         log.warning("unstage_failed", staged_id=staged_id)

@@ -1,5 +1,7 @@
 """Before anything of Django is read, the test run gets its own servers."""
 
+from collections.abc import Iterator
+
 import pytest
 from django.conf import settings
 
@@ -14,3 +16,10 @@ except StackError as exc:
     pytest.exit(f"The servers of the tests did not start. {exc}", 4)
 
 assert settings.DUCKMESH  # read now, so that pytest-django finds them configured
+
+
+@pytest.fixture(autouse=True)
+def nobodys_store() -> Iterator[None]:
+    """Each test's catalog is a new one, so the store in the home, which they share, belongs to none of them."""
+    yield
+    (settings.DUCKMESH.home / "objects" / "_duckmesh" / "owner.json").unlink(missing_ok=True)

@@ -2,12 +2,15 @@
 
 from catalog.models.file import DataFile, SnapshotFile
 from catalog.models.incident import IncidentAudit
+from catalog.models.keeping import CatalogIdentity, FileHold
 from catalog.models.snapshot import Snapshot, SnapshotPin, SnapshotTableWatermark
 from catalog.models.table import TableDef, TableInterval, TableSchemaVersion
 from catalog.models.tenant import Tenant, TenantCatalog, TenantLimitChange
 
 __all__ = [
+    "CatalogIdentity",
     "DataFile",
+    "FileHold",
     "IncidentAudit",
     "Snapshot",
     "SnapshotFile",

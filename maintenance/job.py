@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
@@ -48,6 +49,10 @@ class Progress(Protocol):
     over, and `RunPaused` when this process must give it back. A job calls them between pieces of work that each take
     seconds, never inside a transaction, lets these errors pass, and leaves nothing half-done behind.
     """
+
+    @property
+    def run_id(self) -> UUID:
+        """The run's row in the table of its kind; what a job writes of its own, such as findings, names it."""
 
     @property
     def cursor(self) -> Mapping[str, JSON]:

@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models import F, Q, UniqueConstraint
 from django.db.models.functions import Now
 
-from catalog.models import DataFile, TableDef, Tenant
+from catalog.models import TableDef, Tenant
 
 _STATES = ["running", "succeeded", "failed", "cancelled"]
 
@@ -96,21 +96,31 @@ class RestoreDrillRun(Run):
 
 
 class IntegrityFinding(models.Model):
-    """One disagreement that an integrity run found."""
+    """One disagreement that an integrity run found. A run that is taken over finds it again and writes it once.
 
-    run = models.ForeignKey(IntegrityRun, on_delete=models.CASCADE, related_name="findings")
+    The tables and files it names may be gone when it is read, so nothing holds it to them.
+    """
+
+    run = models.ForeignKey(IntegrityRun, on_delete=models.CASCADE, related_name="findings", db_index=False)
     kind = models.CharField(max_length=63)
     severity = models.CharField(max_length=16)
-    file = models.ForeignKey(DataFile, on_delete=models.SET_NULL, null=True, related_name="+")
-    object_key = models.CharField(max_length=500, default="")
+    runbook = models.CharField(max_length=100)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, related_name="+", db_index=False)
+    table_id = models.BigIntegerField(null=True)
+    file_id = models.BigIntegerField(null=True)
+    object_key = models.CharField(max_length=1000, default="")
     detail: "models.JSONField[dict[str, Any], dict[str, Any]]" = models.JSONField(default=dict)
+    # What tells it from the run's other findings of its kind.
+    subject = models.CharField(max_length=64)
+    found_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         db_table = "integrity_finding"
         constraints = [
             models.CheckConstraint(
                 condition=Q(severity__in=["info", "warning", "error"]), name="integrity_finding_severity"
-            )
+            ),
+            UniqueConstraint(fields=["run", "kind", "subject"], name="integrity_finding_once"),
         ]
 
     def __str__(self) -> str:

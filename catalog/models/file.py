@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db import models
 from django.db.models import F, Q, UniqueConstraint
-from django.db.models.functions import Now
+from django.db.models.functions import Collate, Now
 
 from catalog.models.table import TableDef
 from catalog.models.tenant import Tenant
@@ -52,6 +52,8 @@ class DataFile(models.Model):
                 name="data_file_tombstone_after_unreferenced",
             ),
         ]
+        # The order in which a store lists its objects.
+        indexes = [models.Index(Collate("path", "C"), name="data_file_path_bytes")]
 
     def __str__(self) -> str:
         return self.path

@@ -1,6 +1,8 @@
 """What can go wrong with maintenance."""
 
-from duckmesh.kernel.errors import Conflict, Corrupt, Unavailable
+from collections.abc import Mapping
+
+from duckmesh.kernel.errors import JSON, Conflict, Corrupt, LimitExceeded, NotFound, Unavailable
 
 
 class RewriteUnproven(Corrupt):
@@ -31,3 +33,43 @@ class RunPaused(Conflict):
     """The process must give its time back; the run goes on from its cursor, in any process."""
 
     code = "RUN_PAUSED"
+
+
+class RunNotFound(NotFound):
+    """The tenant has no run with this id: there never was one, or its history is past its time."""
+
+    code = "RUN_NOT_FOUND"
+
+
+class RunEnded(Conflict):
+    """The run cannot be cancelled because it has ended."""
+
+    code = "RUN_ENDED"
+
+
+class TooManyRuns(LimitExceeded):
+    """As many runs of the tenant wait for their turn as may."""
+
+    code = "BACKPRESSURE"
+
+
+class RunWorkerLost(Unavailable):
+    """The run was begun several times and came no further: its workers died, ran out of time or lost the database."""
+
+    code = "RUN_WORKER_LOST"
+
+
+class FoundProblems(Conflict):
+    """A job came to its end and found what must not be. The run is failed, and keeps the summary."""
+
+    code = "RUN_FOUND_PROBLEMS"
+
+    def __init__(self, message: str, *, summary: Mapping[str, JSON]) -> None:
+        super().__init__(message)
+        self.summary = dict(summary)
+
+
+class IntegrityCheckFailed(FoundProblems):
+    """Catalog and object store disagree; the findings of the run say where."""
+
+    code = "INTEGRITY_CHECK_FAILED"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -74,3 +74,24 @@ class Workplace:
 
     store: ObjectStore
     scratch: Path
+
+
+class Perform(Protocol):
+    """Does the job and answers its summary; see the module."""
+
+    def __call__(
+        self, *, scope: Scope, options: Any, place: Workplace, progress: Progress
+    ) -> Mapping[str, JSON]: ...  # `Any`: the options are of the job's own type
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A kind of run: what may be asked of it, and the function that does it, bound to what the configuration says.
+
+    `command_only` names options that only whoever has a shell on the machine may give.
+    """
+
+    kind: Kind
+    options: type[JobOptions]
+    perform: Perform
+    command_only: frozenset[str] = frozenset()

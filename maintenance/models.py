@@ -9,13 +9,16 @@ from django.db.models.functions import Now
 
 from catalog.models import TableDef, Tenant
 
-_STATES = ["running", "succeeded", "failed", "cancelled"]
-
 
 class Run(models.Model):
-    """A leased, fenced, cancellable run. At most one is live for a tenant and table (null: all of them)."""
+    """A leased, fenced, cancellable run, from its request to its end. docs/maintenance.md draws its states.
+
+    Any number may be queued for a tenant and table (null: all of them); one at most is running. Its epoch grows with
+    each process that takes it, and `attempts` counts those that came no further than the one before.
+    """
 
     class State(models.TextChoices):
+        QUEUED = "queued"
         RUNNING = "running"
         SUCCEEDED = "succeeded"
         FAILED = "failed"
@@ -24,17 +27,25 @@ class Run(models.Model):
     run_id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, related_name="+")
     table = models.ForeignKey(TableDef, on_delete=models.PROTECT, null=True, related_name="+")
-    state = models.CharField(max_length=16, choices=State, default=State.RUNNING)
-    epoch = models.BigIntegerField(default=1)
-    lease_until = models.DateTimeField()
+    state = models.CharField(max_length=16, choices=State, default=State.QUEUED)
+    epoch = models.BigIntegerField(default=0)
+    attempts = models.IntegerField(default=0)
+    lease_until = models.DateTimeField(null=True)
+    heartbeat_at = models.DateTimeField(null=True)
+    poked_at = models.DateTimeField(null=True)  # when a worker was last told of it
     cancel_requested = models.BooleanField(default=False)
     progress = models.FloatField(default=0)
     phase = models.CharField(max_length=63, default="")
     options: "models.JSONField[dict[str, Any], dict[str, Any]]" = models.JSONField(default=dict)
+    cursor: "models.JSONField[dict[str, Any], dict[str, Any]]" = models.JSONField(default=dict)
+    steps: "models.JSONField[list[Any], list[Any]]" = models.JSONField(default=list)
     summary: "models.JSONField[dict[str, Any], dict[str, Any]]" = models.JSONField(default=dict)
+    error_code = models.CharField(max_length=63, default="")
     error = models.TextField(default="")
     requested_by = models.CharField(max_length=200)
-    started_at = models.DateTimeField(db_default=Now())
+    reason = models.CharField(max_length=200, default="")
+    requested_at = models.DateTimeField(db_default=Now())
+    started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
 
     class Meta:
@@ -46,13 +57,17 @@ class Run(models.Model):
 
 def _constraints(kind: str) -> list[models.BaseConstraint]:
     return [
-        models.CheckConstraint(condition=Q(state__in=_STATES), name=f"{kind}_state"),
+        models.CheckConstraint(condition=Q(state__in=Run.State.values), name=f"{kind}_state"),
         models.CheckConstraint(condition=Q(progress__gte=0, progress__lte=1), name=f"{kind}_progress"),
         models.CheckConstraint(
             # Without the "is not null" a null end would make the condition null, which passes.
-            condition=Q(state="running", ended_at=None)
-            | ~Q(state="running") & Q(ended_at__isnull=False, ended_at__gte=F("started_at")),
+            condition=Q(state__in=["queued", "running"], ended_at=None)
+            | ~Q(state__in=["queued", "running"]) & Q(ended_at__isnull=False, ended_at__gte=F("requested_at")),
             name=f"{kind}_ended",
+        ),
+        models.CheckConstraint(
+            condition=~Q(state="running") | Q(lease_until__isnull=False, started_at__isnull=False),
+            name=f"{kind}_leased",
         ),
         UniqueConstraint(
             fields=["tenant", "table"],
@@ -63,12 +78,23 @@ def _constraints(kind: str) -> list[models.BaseConstraint]:
     ]
 
 
+def _indexes(kind: str) -> list[models.Index]:
+    live, succeeded = Q(state__in=["queued", "running"]), Q(state="succeeded")
+    return [
+        models.Index(fields=["requested_at"], condition=live, name=f"{kind}_live"),
+        models.Index(fields=["tenant", "-requested_at", "-run_id"], name=f"{kind}_history"),
+        models.Index(fields=["ended_at"], name=f"{kind}_ended_at"),
+        models.Index(fields=["ended_at"], condition=succeeded, name=f"{kind}_succeeded"),
+    ]
+
+
 class CompactionRun(Run):
     """Small files of a table rewritten into fewer."""
 
     class Meta:
         db_table = "compaction_run"
         constraints = _constraints("compaction_run")
+        indexes = _indexes("compaction_run")
 
 
 class GcRun(Run):
@@ -77,6 +103,7 @@ class GcRun(Run):
     class Meta:
         db_table = "gc_run"
         constraints = _constraints("gc_run")
+        indexes = _indexes("gc_run")
 
 
 class IntegrityRun(Run):
@@ -85,6 +112,7 @@ class IntegrityRun(Run):
     class Meta:
         db_table = "integrity_run"
         constraints = _constraints("integrity_run")
+        indexes = _indexes("integrity_run")
 
 
 class RestoreDrillRun(Run):
@@ -93,6 +121,7 @@ class RestoreDrillRun(Run):
     class Meta:
         db_table = "restore_drill_run"
         constraints = _constraints("restore_drill_run")
+        indexes = _indexes("restore_drill_run")
 
 
 class IntegrityFinding(models.Model):

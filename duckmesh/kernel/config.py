@@ -214,6 +214,11 @@ class Config(BaseModel):
         timedelta(hours=24), description="Age an object without a row must reach before it may be deleted."
     )
 
+    # Maintenance
+    run_lease: Duration = Field(
+        timedelta(seconds=60), description="How long a maintenance run is held before another worker may take it over."
+    )
+
     # Query
     max_query_timeout: Duration = Field(timedelta(seconds=300), description="Longest `timeout_ms` a query may ask for.")
     query_memory_bytes: Size = Field(512 * 2**20, description="DuckDB's memory limit in one runner.")

@@ -237,18 +237,22 @@ def test_constraint_refuses(constraint: str) -> None:
 def test_maintenance_run_is_refused(kind: str) -> None:
     names = prepare()
     insert = (
-        f"INSERT INTO {kind} (run_id, tenant_id, state, epoch, lease_until, cancel_requested, progress, phase, options,"
-        " summary, error, requested_by, ended_at) VALUES (gen_random_uuid(), {t}, %s, 1, now(), false, %s, '', '{{}}',"
-        " '{{}}', '', 'test', now() + %s::interval)"
+        f"INSERT INTO {kind} (run_id, tenant_id, state, epoch, attempts, cancel_requested, phase, options, cursor,"
+        " steps, summary, error_code, error, requested_by, reason, progress, started_at, lease_until, ended_at)"
+        " VALUES (gen_random_uuid(), {t}, %s, 1, 1, false, '', '{{}}', '{{}}', '[]', '{{}}', '', '', 'test', '', %s,"
+        " now() + %s::interval, now() + %s::interval, now() + %s::interval)"
     ).format(**names)
-    wrong: dict[str, tuple[str, float, str | None]] = {
-        "state": ("lost", 0, "1s"),
-        "progress": ("running", 1.5, None),
-        "ended": ("failed", 0, None),
-        "one_live": ("running", 0, None),
+    wrong: dict[str, tuple[str, float, str | None, str | None, str | None]] = {
+        "state": ("lost", 0, None, None, "1s"),
+        "progress": ("queued", 1.5, None, None, None),
+        "ended": ("failed", 0, None, None, None),
+        "leased": ("running", 0, "0s", None, None),
+        "one_live": ("running", 0, "0s", "1s", None),
     }
     with connection.cursor() as cursor:
-        cursor.execute(insert, ["running", 0, None])
+        cursor.execute(insert, ["running", 0, "0s", "1s", None])
+        for _ in range(2):
+            cursor.execute(insert, ["queued", 0, None, None, None])
     for constraint, values in wrong.items():
         with pytest.raises(IntegrityError) as refusal, transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(insert, values)

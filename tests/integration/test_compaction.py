@@ -236,7 +236,7 @@ def test_command_says_what_it_would_do_and_what_it_did(tenant_id: str, capsys: p
         capsys.readouterr()
         command = load_command_class("maintenance", "compact")
         command.run_from_argv(["manage.py", "compact", "--tenant", tenant_id, "--json", *arguments])
-        return json.loads(capsys.readouterr().out)
+        return json.loads(capsys.readouterr().out)["summary"]
 
     assert run("--dry-run")["tables"][0]["slices"] == []
     (planned,) = run("--dry-run", "--full")["tables"][0]["slices"]

@@ -105,8 +105,8 @@ class Barrier:
         cancellation.add(waiter.reached.set)
         try:
             self._on_wait(tenant_id, token)
-            while not waiter.reached.wait(max(0.0, min(RING_INTERVAL, deadline - time.monotonic()))):
-                if time.monotonic() >= deadline:
+            while not cancellation.wait(waiter.reached, until=min(deadline, time.monotonic() + RING_INTERVAL)):
+                if time.monotonic() >= deadline or cancellation.asked:
                     break
                 if self._ring_is_due(tenant_id):
                     self._on_wait(tenant_id, token)

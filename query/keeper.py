@@ -81,7 +81,7 @@ class Keeper:
             self._waiting.add(waiter)
             self._hand_out()
         with cancellation.stopping(waiter.ready.set):
-            waiter.ready.wait(max(0, until - time.monotonic()))
+            cancellation.wait(waiter.ready, until=until)
         with self._lock:
             self._waiting.remove(waiter)
         return waiter.runner

@@ -139,7 +139,7 @@ def execute(
     """The rows of the statement in one snapshot, or an error that says why there are none; `now` is for the audit."""
     limit = JSON_ROWS if request.row_limit is None else request.row_limit
     with (
-        observed(request, asker, plane, now) as course,
+        observed(request, asker, plane, now, line) as course,
         running_query(request, asker, plane, course, row_limit=limit, max_bytes=plane.policy.result_bytes) as query,
     ):
         incoming = Incoming(query.running)
@@ -161,7 +161,7 @@ def execute(
 
 
 @contextmanager
-def observed(request: QueryRequest, asker: Asker, plane: QueryPlane, now: datetime) -> Iterator[Course]:
+def observed(request: QueryRequest, asker: Asker, plane: QueryPlane, now: datetime, line: Line) -> Iterator[Course]:
     """The query can be seen and cancelled during the block; its end is counted and recorded."""
     flight = Flight(
         query_id=asker.query_id,
@@ -170,6 +170,7 @@ def observed(request: QueryRequest, asker: Asker, plane: QueryPlane, now: dateti
         sql_hash=hashlib.sha256(request.sql.encode()).hexdigest(),
         sql=request.sql if plane.policy.keep_text else "",
         at=now,
+        cancellation=Cancellation(gone=line.gone),
     )
     course = Course(now=now, cancellation=flight.cancellation)
     try:
@@ -214,6 +215,8 @@ def _cancelled_if_asked(flight: Flight) -> Iterator[None]:
     except DuckMeshError:
         if not flight.cancellation.asked:
             raise
+        if flight.cancellation.deserted:
+            raise ClientGone("The client has hung up.") from None
         raise QueryCancelled("The query was cancelled.", query_id=flight.query_id) from None
 
 

@@ -125,7 +125,7 @@ def _parts(
 ) -> Generator[_Head | bytes]:
     policy = plane.policy
     with ExitStack() as held:
-        course = held.enter_context(observed(request, asker, plane, now))
+        course = held.enter_context(observed(request, asker, plane, now, line))
         query = held.enter_context(
             running_query(request, asker, plane, course, row_limit=request.row_limit, max_bytes=policy.stream_bytes)
         )

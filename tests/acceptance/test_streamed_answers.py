@@ -31,9 +31,12 @@ LATE_ERROR = "SELECT (CASE WHEN i = 3_000_000 THEN 'x' ELSE i::VARCHAR END)::BIG
 
 
 @contextlib.contextmanager
-def asked(stack: Stack, sql: str, accept: str, **members: object) -> Iterator[http.client.HTTPConnection]:
+def asked(
+    stack: Stack, sql: str, accept: str, *, address: str = "127.0.0.1", **members: object
+) -> Iterator[http.client.HTTPConnection]:
     """The question is sent, nothing of the answer is read; the client hangs up at the end of the block."""
-    connection = http.client.HTTPConnection(urlsplit(stack.base_url).netloc, timeout=60)
+    netloc = urlsplit(stack.base_url).netloc
+    connection = http.client.HTTPConnection(netloc, timeout=60, source_address=(address, 0))
     headers = {"Authorization": f"Bearer {stack.key}", "Content-Type": "application/json", "Accept": accept}
     with contextlib.closing(connection):
         connection.request("POST", "/v1/query", json.dumps({"sql": sql, **members}), headers)

@@ -1,6 +1,7 @@
 """Calling a query off: what it waits for is stopped, now or when it begins to wait."""
 
 import threading
+import time
 
 from query.cancel import Cancellation
 
@@ -37,3 +38,23 @@ def test_what_was_taken_away_is_not_being_stopped_any_more() -> None:
     for thread in (asking, removing):
         thread.join(5)
     assert order == ["stopped", "removed"]
+
+
+def test_wait_ends_when_what_it_waits_for_is_there_or_its_time_is_up() -> None:
+    cancellation, ready = Cancellation(), threading.Event()
+    started = time.monotonic()
+    assert not cancellation.wait(ready, until=started + 0.1)
+    assert time.monotonic() - started >= 0.1
+    ready.set()
+    assert cancellation.wait(ready, until=started)
+    assert not cancellation.asked
+
+
+def test_wait_for_a_client_that_has_hung_up_is_called_off() -> None:
+    looks = iter([False, True])
+    cancellation, ready, other = Cancellation(gone=lambda: next(looks)), threading.Event(), threading.Event()
+    started = time.monotonic()
+    with cancellation.stopping(other.set):
+        assert not cancellation.wait(ready, until=started + 60)
+    assert time.monotonic() - started < 5
+    assert (cancellation.asked, cancellation.deserted, other.is_set()) == (True, True, True)

@@ -37,13 +37,14 @@ test: $(INSTALLED) ## run the tests against throw-away servers (ARGS=… is pass
 test-long: $(INSTALLED) ## run all tests, soaks and big bodies included
 	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest $(ARGS)
 
-check: $(INSTALLED) ## lint, format, types, import contracts, migrations, generated pages: what CI runs first
+check: $(INSTALLED) ## lint, format, types, import contracts, migrations, generated pages, DuckDB's functions: what CI runs first
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m duckmesh.devstack.isolated mypy
 	$(PY) -m duckmesh.devstack.isolated importlinter
 	$(PY) -m duckmesh.devstack.isolated manage.py makemigrations --check --dry-run
 	$(PY) -m duckmesh.devstack.settings_page --check
+	$(PY) -m query.list_functions --check
 
 bench: $(INSTALLED) ## measure the stack, and DuckLake beside it; writes .duckmesh/bench/*.json (ARGS=--help)
 	@$(PY) -m tests.benchmarks $(ARGS)

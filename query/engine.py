@@ -64,12 +64,12 @@ class Ran:
     engine_ms: float
 
 
-def shipped_functions() -> list[str]:
-    """The names of all scalar functions, aggregates and scalar macros of this DuckDB."""
+def shipped_functions(*, kinds: Sequence[str]) -> list[str]:
+    """The names, in lower case, of all functions of these types that this DuckDB has."""
     with duckdb.connect() as connection:
         rows = connection.execute(
-            "SELECT DISTINCT function_name FROM duckdb_functions()"
-            " WHERE function_type IN ('scalar', 'aggregate', 'macro')"
+            "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE list_contains(?, function_type)",
+            [list(kinds)],
         ).fetchall()
     return sorted(row[0] for row in rows)
 

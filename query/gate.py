@@ -8,21 +8,20 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 from query.errors import QueryForbidden, QueryInvalid, error_of
 from query.failures import TOO_DEEP, too_deep
+from query.functions import SCALAR, TABLE, allowed
 from query.predicates import TableUse, table_uses
+from query.refusals import function_refused, function_unknown, statement_refused, table_function_refused
 
-FUNCTIONS_FILE = Path(__file__).with_name("functions.txt")
-TABLE_FUNCTIONS = frozenset({"range", "generate_series", "unnest"})
 MAX_DOCUMENT = 16 * 2**20
 MAX_NODES = 250_000
 MAX_NAMED_SUBQUERIES = 500
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _SYSTEM = re.compile(r"(pg_|duckdb_|sqlite_|pragma_|information_schema|_duckmesh)")
+_SYSTEM_PLACES = frozenset({"memory", "temp", "system", "pg_catalog", "information_schema"})
 _EXPRESSIONS = frozenset(
     {"BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION"}
     | {"LAMBDA", "OPERATOR", "PARAMETER", "POSITIONAL_REFERENCE", "STAR", "SUBQUERY", "TYPE", "WINDOW"}
@@ -65,23 +64,19 @@ class _RefusedError(Exception):
         self.verdict = Verdict(code=code, message=message)
 
 
-@cache
-def allowed_functions() -> frozenset[str]:
-    """The reviewed names of functions.txt, in lower case."""
-    lines = FUNCTIONS_FILE.read_text(encoding="utf-8").splitlines()
-    return frozenset(line for line in lines if line and not line.startswith("# "))
+def judge(serialised: str, *, sql: str) -> Verdict:
+    """The verdict on the statement `sql`, which `json_serialize_sql` rendered as `serialised`.
 
-
-def judge(serialised: str) -> Verdict:
-    """The verdict on the statement that `json_serialize_sql` rendered as `serialised`."""
+    Only the tree decides; the text serves to say no in its words.
+    """
     try:
-        statement = _single_select(serialised)
+        statement = _single_select(serialised, sql)
         return Verdict(tables=_tables_read(statement), uses=table_uses(statement))
     except _RefusedError as refusal:
         return refusal.verdict
 
 
-def _single_select(serialised: str) -> dict[str, Json]:
+def _single_select(serialised: str, sql: str) -> dict[str, Json]:
     if len(serialised) > MAX_DOCUMENT:
         raise _RefusedError("The statement is too long.", QueryInvalid.code)
     try:
@@ -89,7 +84,7 @@ def _single_select(serialised: str) -> dict[str, Json]:
     except RecursionError:
         raise _RefusedError(TOO_DEEP, QueryInvalid.code) from None
     if document.get("error"):
-        raise _unserialisable(document)
+        raise _unserialisable(document, sql)
     statements = document["statements"]
     if not statements:
         raise _RefusedError("There is no statement.", QueryInvalid.code)
@@ -99,7 +94,7 @@ def _single_select(serialised: str) -> dict[str, Json]:
     return statement
 
 
-def _unserialisable(document: dict[str, Json]) -> _RefusedError:
+def _unserialisable(document: dict[str, Json], sql: str) -> _RefusedError:
     message = str(document.get("error_message", ""))
     if too_deep(message):
         return _RefusedError(TOO_DEEP, QueryInvalid.code)
@@ -108,10 +103,7 @@ def _unserialisable(document: dict[str, Json]) -> _RefusedError:
         where = f" (at character {int(place) + 1})" if isinstance(place, str) and place.isdigit() else ""
         return _RefusedError(message[:1].upper() + message[1:] + where, QueryInvalid.code)
     if document.get("error_type") in ("parser", "not implemented"):
-        return _RefusedError(
-            "Only a single SELECT is allowed, also as WITH, VALUES, FROM …, a set operation, or PIVOT with its values"
-            " listed by IN."
-        )
+        return _RefusedError(statement_refused(sql))
     return _RefusedError("The statement cannot be read.", QueryInvalid.code)
 
 
@@ -170,15 +162,15 @@ def _check_node(node: dict[str, Json]) -> None:
             raise _RefusedError(f"This kind of expression is not allowed: {_words(expression)}.")
     elif isinstance(kind, str) and kind not in _NODES and not kind.endswith("_TYPE_INFO"):
         if kind == "SHOW_REF":
-            raise _RefusedError("SHOW, DESCRIBE and SUMMARIZE are not allowed; GET /v1/tables tells about tables.")
+            raise _RefusedError(
+                "SHOW, DESCRIBE and SUMMARIZE are not allowed; GET /v1/query/schema tells about tables."
+            )
         raise _RefusedError(f"This part of a statement is not allowed: {_words(kind)}.")
     if kind == "TABLE_FUNCTION":
         function = node.get("function")
         name = function.get("function_name") if isinstance(function, dict) else _words(kind)
-        if str(name).lower() not in TABLE_FUNCTIONS:
-            raise _RefusedError(
-                f"The table function {name} is not allowed; only {', '.join(sorted(TABLE_FUNCTIONS))} are."
-            )
+        if str(name).lower() not in allowed(TABLE):
+            raise _RefusedError(table_function_refused(str(name)))
     if "function_name" in node:
         _check_function(node)
     if kind == "UNBOUND_TYPE_INFO" and (node.get("catalog") or node.get("schema")):
@@ -187,11 +179,15 @@ def _check_node(node: dict[str, Json]) -> None:
 
 def _check_function(node: dict[str, Json]) -> None:
     name = str(node["function_name"])
-    # The parser itself qualifies what it makes of [1, 2] and {'a': 1}.
-    if node.get("catalog") or node.get("schema") not in ("", "main", None):
+    # `note.upper()` and `t.note.upper()` have a column and its table where a schema and its catalog would be.
+    # The parser itself puts `main` to what it makes of [1, 2] and {'a': 1}.
+    qualifiers = {str(node.get(place) or "").lower() for place in ("catalog", "schema")}
+    if qualifiers & _SYSTEM_PLACES or (node.get("catalog") and "main" in qualifiers):
         raise _RefusedError(f"Functions are named alone, without a schema: {name}.")
-    if name.lower() not in allowed_functions():
-        raise _RefusedError(f"The function {name} is unknown or not allowed.")
+    if name.lower() not in allowed(SCALAR) and name.lower() not in allowed(TABLE):
+        if reason := function_refused(name):
+            raise _RefusedError(reason)
+        raise _RefusedError(function_unknown(name), QueryInvalid.code)
 
 
 def belongs_to_system(name: str) -> bool:
@@ -217,6 +213,7 @@ def _plain_name(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
         raise _RefusedError(
             f"The name of a {what} is letters, digits and _, at most 63; this is not one: {name[:80]!r}."
+            " Files are not read."
         )
     return name.lower()
 

@@ -1,54 +1,65 @@
-"""`python -m query.list_functions` rewrites functions.txt for the installed DuckDB.
+"""`python -m query.list_functions` brings functions.txt up to date with the installed DuckDB; `--check` only looks.
 
-Review the difference as a change of policy. Taken are all scalar functions, aggregates and scalar macros that DuckDB
-ships, less the patterns below. A pattern stands here with its reason; what none of them names is a pure function of
-its arguments, or like `now()`, `random()` and `uuid()`.
+A function that is known keeps its verdict, one that is gone leaves the list. One that is new is refused: with a reason
+if a pattern of `DENIED` names it, else because nobody has reviewed it, and then `--check` fails until its line says
+`allowed` or why not. Allow what is a pure function of its arguments, or like `now()`, `random()` and `uuid()`.
 """
 
-import re
-from collections.abc import Iterable
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
 
 from query.engine import DUCKDB_VERSION, shipped_functions
-from query.gate import FUNCTIONS_FILE
+from query.functions import FUNCTIONS_FILE, SCALAR, TABLE, UNREVIEWED, Listed, parse, reason_against, render
 
-DENIED: dict[str, str] = {
-    "DuckDB's own internals, which trust their caller": (
-        r"__internal.*|combine|finalize|create_sort_key|icu_sort_key|icu_collate_.*|remap_struct|constant_or_null|stats|vector_type"
-        r"|can_cast_implicitly|cast_to_type|make_type|get_type|replace_type|timetz_byte_comparable|is_histogram_other_bin"
-        r"|unpivot_list|get_block_size|test_.*"
-        r"|variant_(bytes_to_variant|normalize|to_parquet_variant)|parse_duckdb_log_message"
-    ),
-    "SQL inside of SQL": r"json_(de)?serialize_.*|json_execute.*|query|query_table",
-    "files, network, environment, secrets": (
-        r"read_.*|write_.*|glob|sniff.*|parquet_.*|getenv|which_secret|inet_.*|(http|s3|arrow|pandas|python)_.*"
-    ),
-    "settings, variables, catalog and identity": (
-        r"current_(setting|database|catalog|schemas?|query|query_id|connection_id|transaction_id|role|user)|session_user|user|version"
-        r"|getvariable|in_search_path|txid_current|map_to_pg_oid|format_(pg_)?type|(col|obj|shobj)_description|has_.*_privilege"
-        r"|(duckdb|pragma|pg|sql)_.*"
-    ),
-    "state and side effects": (
-        r"nextval|currval|setseed|error|sleep_ms|checkpoint|force_checkpoint|(enable|disable)_.*|set_config"
-    ),
-    "a geometry type that tables cannot have": r"st_.*",
-}
 UNLISTED = ("unnest", "unlist")  # the binder knows these without any catalog entry
 
 
-def reviewed(names: Iterable[str]) -> list[str]:
-    """`names` and those the binder adds, sorted, without what `DENIED` matches."""
-    denied = re.compile("|".join(DENIED.values()))
-    return sorted({name.lower() for name in (*names, *UNLISTED)} - {n for n in names if denied.fullmatch(n.lower())})
+def brought_up_to_date(known: Iterable[Listed], *, shipped: Iterable[Listed]) -> list[Listed]:
+    """The shipped functions, each with the verdict it has had, or refused."""
+    verdicts = {(function.kind, function.name): function for function in known}
+    return [
+        verdicts.get((function.kind, function.name))
+        or Listed(kind=function.kind, name=function.name, refusal=reason_against(function.name) or UNREVIEWED)
+        for function in shipped
+    ]
 
 
-def render(names: Iterable[str]) -> str:
-    """The text of functions.txt."""
-    return (
-        f"# Functions a tenant's SQL may call, for DuckDB {DUCKDB_VERSION}.\n"
-        "# Written by `python -m query.list_functions`, which also says what is left out and why.\n"
-        + "".join(f"{name}\n" for name in reviewed(names))
-    )
+def problems(text: str, *, shipped: Sequence[Listed], version: str) -> list[str]:
+    """What is wrong with functions.txt for a DuckDB of this version that ships these functions."""
+    listed = parse(text)
+    found = [] if text == render(listed, version=version) else [f"It is not the sorted list for DuckDB {version}."]
+    here, there = ({(function.kind, function.name) for function in each} for each in (listed, shipped))
+    found += [f"The {kind} {name} is not on the list." for kind, name in sorted(there - here)]
+    found += [f"DuckDB {version} has no {kind} {name}." for kind, name in sorted(here - there)]
+    for function in listed:
+        if function.refusal == UNREVIEWED:
+            found.append(f"The {function.kind} {function.name} is to be reviewed.")
+        if not function.refusal and (reason := reason_against(function.name)):
+            found.append(f"The {function.kind} {function.name} is allowed, though {reason}.")
+    return found
+
+
+def installed() -> list[Listed]:
+    """The functions of the installed DuckDB, without a verdict."""
+    scalars = {*shipped_functions(kinds=("scalar", "aggregate", "macro")), *UNLISTED}
+    tables = shipped_functions(kinds=("table", "table_macro"))
+    return [Listed(kind=kind, name=name) for kind, names in ((SCALAR, scalars), (TABLE, tables)) for name in names]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit status of the command."""
+    parser = argparse.ArgumentParser(prog="query.list_functions", description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; status 1 if the list needs a review")
+    shipped, known = installed(), FUNCTIONS_FILE.read_text(encoding="utf-8")
+    if not parser.parse_args(arguments).check:
+        known = render(brought_up_to_date(parse(known), shipped=shipped), version=DUCKDB_VERSION)
+        FUNCTIONS_FILE.write_text(known, encoding="utf-8")
+    found = problems(known, shipped=shipped, version=DUCKDB_VERSION)
+    for problem in found:
+        sys.stderr.write(f"query/functions.txt: {problem}\n")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
-    FUNCTIONS_FILE.write_text(render(shipped_functions()), encoding="utf-8")
+    sys.exit(main(sys.argv[1:]))

@@ -94,7 +94,7 @@ class Runner:
         # The pool has asked already, perhaps another runner; this one believes only itself.
         verdict = self._verdicts.get(sql)
         if verdict is None:
-            verdict = judge(self._engine.serialise(sql))
+            verdict = judge(self._engine.serialise(sql), sql=sql)
             if len(self._verdicts) >= REMEMBERED_VERDICTS:
                 self._verdicts.clear()
             self._verdicts[sql] = verdict

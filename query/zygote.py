@@ -29,7 +29,7 @@ from typing import NoReturn
 
 from query import limits
 from query.engine import EngineSettings
-from query.gate import allowed_functions
+from query.functions import SCALAR, TABLE, allowed, reviewed
 from query.runner import RunnerSettings, close_inherited, serve
 from query.wire import WireError
 from query.zygote_records import ENDED, EXIT_FAILED, EXIT_MEMORY, FORK, KILL, NONE, RECORD, RUNNER
@@ -318,7 +318,8 @@ def main() -> int:
         _say(str(exc))
         return 1
     _say(limits.sealing().describe())
-    allowed_functions()  # a sealed runner can read no file of ours any more
+    for kind in (SCALAR, TABLE):
+        allowed(kind), reviewed(kind)  # a sealed runner can read no file of ours any more
     os.chdir("/")
     gc.collect()
     gc.freeze()

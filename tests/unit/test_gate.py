@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query.engine import Engine, EngineSettings, shipped_functions
+from query.engine import DUCKDB_VERSION, Engine, EngineSettings
 from query.failures import StatementError, failure_of, params_of
-from query.gate import FUNCTIONS_FILE, Verdict, allowed_functions, judge
-from query.list_functions import render
+from query.functions import FUNCTIONS_FILE, SCALAR, TABLE, UNREVIEWED, Listed, allowed, parse, render, reviewed
+from query.gate import Verdict, judge
+from query.list_functions import brought_up_to_date, installed, problems
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 def _verdict(engine: Engine, sql: str) -> Verdict:
-    return judge(engine.serialise(sql))
+    return judge(engine.serialise(sql), sql=sql)
 
 
 READS = [
@@ -50,6 +51,8 @@ READS = [
     ("select list_transform(l, lambda x: x + (select max(y) from u)) from t", {"t", "u"}),
     ("select row_number() over (partition by a order by b) r from t qualify r = 1", {"t"}),
     ("select * from range(3), generate_series(1, 2), unnest([1, 2]) u(x)", set()),
+    ("select * from t, json_each(t.j), json_tree('{}'), repeat('x', 2), repeat_row(1, num_rows = 2)", {"t"}),
+    ("select s.upper(), t.s.upper().left(2) from t", {"t"}),
     ("select [x for x in l if x > 1], {'a': 1}.a, map {'k': 1}, x::decimal(5, 2)[] from t", {"t"}),
     ("select extract(year from d), d at time zone 'UTC', s similar to 'a', s not ilike 'b' from t", {"t"}),
     ("select percentile_cont(0.5) within group (order by x), mode(y) from t group by rollup (a)", {"t"}),
@@ -77,7 +80,7 @@ def test_a_statement_reads_the_tables_that_are_not_its_own_subqueries(
 FORBIDDEN = [
     ("select 1; select 2", "One statement"),
     ("create table x (i int)", "Only a single SELECT"),
-    ("explain select 1", "Only a single SELECT"),
+    ("explain select 1", '"explain": true'),
     ("with x as (insert into t values (1) returning *) select * from x", "Only a single SELECT"),
     ("pivot t on x using sum(y)", "listed by IN"),
     ("describe t", "DESCRIBE"),
@@ -94,7 +97,25 @@ FORBIDDEN = [
     ("from t at (version => 1)", "snapshot_id"),
     ("from read_csv('x')", "read_csv"),
     ("from READ_CSV('x')", "READ_CSV"),
-    ("select getenv('x')", "getenv"),
+    ("select getenv('x')", "The function getenv is not allowed: it reaches files"),
+    ("select s.getenv() from t", "getenv"),
+    ("select system.abs(1)", "without a schema"),
+    ("select pg_catalog.abs(1)", "without a schema"),
+    ("select t.main.abs() from t", "without a schema"),
+    ("from system.range(1)", "without a schema"),
+    ("select query('select 1')", "runs SQL inside of SQL. Name the table"),
+    ("from duckdb_tables()", "GET /v1/query/schema"),
+    ("from iceberg_scan('x')", "Allowed are generate_series, json_each, json_tree, range"),
+    ("/* ; */ -- x\n insert into t values (1)", "POST /v1/ingest"),
+    ("update t set a = 1", "op upsert"),
+    ("delete from t", "op delete"),
+    ("create table x (i int)", "POST /v1/tables"),
+    ("copy t to 'x'", "Accept chooses"),
+    ("set threads = 1", "members of the request"),
+    ("begin", "snapshot_id"),
+    ("summarize t", "GET /v1/query/schema"),
+    ("from (pivot t on x using sum(y))", "PIVOT t ON c IN ('a', 'b')"),
+    ("from 'x.csv'", "Files are not read"),
     ("select GetEnv('x') over ()", "getenv"),
     ("select system.main.abs(1)", "without a schema"),
     ("select x::a.b from t", "without a schema"),
@@ -117,6 +138,8 @@ def test_what_is_forbidden_is_named(engine: Engine, sql: str, words: str) -> Non
         ("-- nothing", "no statement"),
         ("selec 1", 'near "selec" (at character 1)'),
         ("select 1 fron t", "Syntax error"),
+        ("select summ(x) from t", "no function summ; sum is similar"),
+        ("select nosuch(x) over () from t", "no function nosuch."),
         ("select " + "(" * 20_000 + "1" + ")" * 20_000, "nested too deeply"),
         ("select " + "not " * 20_000 + "1", "nested too deeply"),
         (f"with {', '.join(f't{n} as (select 1)' for n in range(501))} select 1", "too many WITH"),
@@ -131,7 +154,7 @@ def test_what_cannot_be_read_is_invalid(engine: Engine, sql: str, words: str) ->
 @pytest.mark.parametrize("node", [{"type": "NEW_REF"}, {"class": "NEW_EXPRESSION"}, {"type": "COLUMN_DATA"}])
 def test_a_kind_of_node_that_nobody_reviewed_is_refused(node: dict[str, str]) -> None:
     document = {"error": False, "statements": [{"node": {"type": "SELECT_NODE", "from_table": node}}]}
-    assert judge(json.dumps(document)).code == "QUERY_FORBIDDEN"
+    assert judge(json.dumps(document), sql="").code == "QUERY_FORBIDDEN"
 
 
 KEYS = st.text() | st.sampled_from(["type", "class", "cte_map", "map", "key", "value", "function_name", "table_name"])
@@ -140,17 +163,63 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from
 
 @given(st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner)))
 def test_no_document_breaks_the_gate(tree: object) -> None:
-    verdict = judge(json.dumps({"error": False, "statements": [{"node": tree}]}))
+    verdict = judge(json.dumps({"error": False, "statements": [{"node": tree}]}), sql="")
     assert verdict.code in ("", "QUERY_FORBIDDEN", "QUERY_INVALID")
 
 
+LISTED = [
+    Listed(kind=SCALAR, name="abs"),
+    Listed(kind=SCALAR, name="getenv", refusal="it reaches the environment"),
+    Listed(kind=TABLE, name="range"),
+]
+
+
 def test_the_list_of_functions_is_the_reviewed_one_of_this_duckdb() -> None:
-    assert FUNCTIONS_FILE.read_text(encoding="utf-8") == render(shipped_functions())
+    text = FUNCTIONS_FILE.read_text(encoding="utf-8")
+    assert problems(text, shipped=installed(), version=DUCKDB_VERSION) == []
+
+
+def test_what_a_new_duckdb_adds_is_refused_until_somebody_reviews_it() -> None:
+    shipped = [
+        Listed(kind=kind, name=name)
+        for kind, name in ((SCALAR, "abs"), (SCALAR, "brandnew"), (SCALAR, "read_mail"), (TABLE, "range"))
+    ]
+    text = render(brought_up_to_date(LISTED, shipped=shipped), version="9.9.9")
+    assert {function.name: function.refusal for function in parse(text)} == {
+        "abs": "",
+        "brandnew": UNREVIEWED,
+        "read_mail": "it reaches files, the network, memory, the environment or secrets",
+        "range": "",
+    }
+    assert problems(text, shipped=shipped, version="9.9.9") == ["The function brandnew is to be reviewed."]
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        (LISTED[:2], "The table function range is not on the list"),
+        ([*LISTED, Listed(kind=SCALAR, name="gone")], "DuckDB 9.9.9 has no function gone"),
+        ([*LISTED[:1], Listed(kind=SCALAR, name="getenv"), *LISTED[2:]], "getenv is allowed, though it reaches"),
+    ],
+)
+def test_a_list_that_does_not_fit_its_duckdb_is_noticed(listed: list[Listed], words: str) -> None:
+    shipped = [Listed(kind=function.kind, name=function.name) for function in LISTED]
+    assert problems(render(LISTED, version="9.9.9"), shipped=shipped, version="9.9.9") == []
+    assert words in " ".join(problems(render(listed, version="9.9.9"), shipped=shipped, version="9.9.9"))
+    assert (
+        "not the sorted list for DuckDB 9.9.9"
+        in problems(render(LISTED, version="1"), shipped=shipped, version="9.9.9")[0]
+    )
+
+
+def test_every_function_that_is_refused_has_its_reason() -> None:
+    for kind in (SCALAR, TABLE):
+        assert all(not refusal or refusal.startswith("it ") for refusal in reviewed(kind).values())
 
 
 @pytest.mark.parametrize("name", ["sum", "+", "~~", "now", "list_transform", "row_number", "json_extract", "md5"])
 def test_ordinary_functions_are_allowed(name: str) -> None:
-    assert name in allowed_functions()
+    assert name in allowed(SCALAR)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +227,7 @@ def test_ordinary_functions_are_allowed(name: str) -> None:
     ["getenv", "read_text", "current_setting", "nextval", "write_log", "pg_sleep", "json_serialize_sql", "setseed"],
 )
 def test_functions_with_an_outside_are_not_allowed(name: str) -> None:
-    assert name not in allowed_functions()
+    assert name not in allowed(SCALAR) | allowed(TABLE)
 
 
 PATHS = [

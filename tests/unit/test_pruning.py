@@ -161,7 +161,7 @@ def uses_of(duck: duckdb.DuckDBPyConnection, sql: str) -> tuple[TableUse, ...]:
     """What the gate finds, after its way from the runner."""
     row = duck.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
     assert row is not None
-    return uses_from_json(json.loads(json.dumps(uses_to_json(judge(row[0]).insist().uses))))
+    return uses_from_json(json.loads(json.dumps(uses_to_json(judge(row[0], sql=sql).insist().uses))))
 
 
 def answer(duck: duckdb.DuckDBPyConnection, made: Plan, root: Path, sql: str, params: Params | None) -> list[str] | str:

@@ -115,6 +115,7 @@ def _visible_in(durable: Durable, wait: timedelta, held: Held) -> int:
             latest_visibility_token=exc.context.get("latest_visibility_token"),
         )
         raise _told(unseen, durable) from exc
+    metrics.consistency_satisfied.labels("ingest").inc()
     failed = first_failure(tenant_id=tenant_id, token=token, table_ids=[durable.table_id])
     if failed is not None:
         failure = IngestFailed(

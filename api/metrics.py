@@ -1,118 +1,94 @@
-"""`/v1/metrics`: what this instance's processes counted, and what the catalog says at the moment of the scrape.
+"""`/v1/metrics`: what this instance's processes counted, and what is true at the moment of the scrape.
 
-The catalog's gauges are read from PostgreSQL, so they are true with every worker dead. Without tenant labels they are
-totals over the tenants: the page needs no key.
+Without tenant labels the gauges are totals over the tenants: the page needs no key.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
 
-import structlog
-from django.db import DatabaseError, InterfaceError, connection, transaction
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from catalog.models import Tenant
+from api.gauges import database, lag, machine, queues
+from api.gauges.family import Gauge
+from api.gauges.reading import Reading, Server
 from duckmesh.kernel import metrics as kernel
-from ingest.backlog import Lag, lags
-from ingest.guard import GuardPolicy, Shortage, shortages
+from duckmesh.kernel.queues import client
+from ingest.guard import GuardPolicy
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+WITHIN = timedelta(seconds=4)  # below Prometheus' usual patience of 10 s
+BROKER_SECONDS = 0.5
+
+CATALOG_UP = Gauge(
+    name="duckmesh_catalog_up",
+    help_text="1 if the catalog answered this scrape; at 0 the gauges read from it are absent.",
+)
+SOURCE_UP = Gauge(
+    name="duckmesh_scrape_source_up",
+    help_text="1 if this source of gauges answered this scrape; at 0 its gauges are absent.",
+    labels=("source",),
+)
+GAUGES = (*lag.GAUGES, *database.GAUGES, *queues.GAUGES, *machine.GAUGES, CATALOG_UP, SOURCE_UP)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LagGauge:
-    """A gauge over the tenants' lag; `total` is what it shows without tenant labels."""
+class ScrapePolicy:
+    """What the configuration says of what is read at a scrape."""
 
-    help_text: str
-    value: Callable[[Lag], int]
-    total: Callable[[Iterable[int]], int] = sum
-
-
-GAUGES = {
-    "duckmesh_ingest_lag_events": LagGauge(
-        help_text="Records accepted and not yet visible.", value=lambda lag: lag.pending_events
-    ),
-    "duckmesh_ingest_failed_events": LagGauge(
-        help_text="Records set aside as failed, until they are replayed or discarded.",
-        value=lambda lag: lag.failed_events,
-    ),
-    "duckmesh_visibility_lag_ms": LagGauge(
-        help_text="Age of the oldest record that is not yet visible; the greatest of all tenants.",
-        value=lambda lag: lag.oldest_pending_lag_ms,
-        total=max,
-    ),
-    "duckmesh_latest_visibility_token": LagGauge(
-        help_text="Every write up to this token is visible. Without tenant labels, their sum.",
-        value=lambda lag: lag.latest_visibility_token,
-    ),
-    "duckmesh_latest_issued_token": LagGauge(
-        help_text="Greatest token issued. Without tenant labels, their sum.", value=lambda lag: lag.latest_issued_token
-    ),
-}
-CATALOG_UP = "duckmesh_catalog_up"
-CATALOG_UP_HELP = "1 if the catalog answered this scrape; at 0 the gauges read from it are absent."
-
-GUARD = "duckmesh_writes_refused"
-GUARD_HELP = "1 while writes are refused because the service is short of this."
-
-log = structlog.get_logger(__name__)
+    tenant_labels: bool
+    guard: GuardPolicy
+    redis_url: str
+    directories: tuple[tuple[str, Path], ...]
 
 
-class CatalogCollector(Collector):
-    """Reads the lag of every tenant when it is collected."""
+def reading(policy: ScrapePolicy) -> Reading:
+    """All sources of gauges. One for the life of a process: it holds a thread for each server."""
+    labels = policy.tenant_labels
+    return Reading(
+        {
+            "postgresql": Server(
+                readers={
+                    "lag": partial(lag.read, tenant_labels=labels),
+                    "claims": database.read_claims,
+                    "beat": database.read_tick,
+                    "database": database.read_room,
+                    "files": partial(database.read_files, tenant_labels=labels),
+                },
+                in_database=True,
+            ),
+            "redis": Server(readers={"queues": partial(queues.read, client(policy.redis_url, within=BROKER_SECONDS))}),
+            "machine": Server(readers={"disks": partial(machine.read_disks, dict(policy.directories))}),
+            "guard": Server(readers={"guard": partial(machine.read_guard, policy.guard)}),
+        },
+        within=WITHIN,
+    )
 
-    def __init__(self, *, tenant_labels: bool) -> None:
-        self._tenant_labels = tenant_labels
+
+class _Found(Collector):
+    """Shows what was read."""
+
+    def __init__(self, families: Iterable[GaugeMetricFamily]) -> None:
+        self._families = list(families)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges, or only that the catalog is down: a scrape must tell that too."""
-        try:
-            found = _read_lags()
-        except (DatabaseError, InterfaceError) as exc:
-            log.warning("metrics_without_catalog", reason=str(exc))
-            yield GaugeMetricFamily(CATALOG_UP, CATALOG_UP_HELP, value=0)
-            return
-        yield GaugeMetricFamily(CATALOG_UP, CATALOG_UP_HELP, value=1)
-        for name, gauge in GAUGES.items():
-            if self._tenant_labels:
-                family = GaugeMetricFamily(name, gauge.help_text, labels=["tenant"])
-                for lag in found:
-                    family.add_metric([lag.tenant_id], gauge.value(lag))
-                yield family
-            else:
-                total = gauge.total([0, *(gauge.value(lag) for lag in found)])
-                yield GaugeMetricFamily(name, gauge.help_text, value=total)
+        """The families as they were read."""
+        return iter(self._families)
 
 
-class GuardCollector(Collector):
-    """Looks for shortages when it is collected, so that it is true with nobody writing."""
-
-    def __init__(self, policy: GuardPolicy) -> None:
-        self._policy = policy
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """1 for each shortage that there is, 0 for the others."""
-        found = shortages(self._policy)
-        family = GaugeMetricFamily(GUARD, GUARD_HELP, labels=["short_of"])
-        for shortage in Shortage:
-            family.add_metric([shortage.value], shortage in found)
-        yield family
-
-
-def _read_lags() -> list[Lag]:
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL statement_timeout = '2s'")  # a scrape that waits is a scrape that tells nothing
-        return lags(tenant_ids=list(Tenant.objects.values_list("tenant_id", flat=True)))
-
-
-def page(*, tenant_labels: bool, guard: GuardPolicy) -> bytes:
+def page(source: Reading) -> bytes:
     """The metrics of every process of this instance, and what is read now, in Prometheus' text format."""
-    catalog = CollectorRegistry()
-    catalog.register(CatalogCollector(tenant_labels=tenant_labels))
-    catalog.register(GuardCollector(guard))
-    return generate_latest(kernel.service_registry()) + generate_latest(catalog)
+    found = source.read()
+    gauges = CollectorRegistry()
+    gauges.register(_Found(itertools.chain.from_iterable(families or [] for families in found.values())))
+    up: dict[tuple[str, ...], float] = {(name,): float(families is not None) for name, families in found.items()}
+    gauges.register(_Found([CATALOG_UP.alone(up["lag",]), SOURCE_UP.by(up)]))
+    return generate_latest(kernel.service_registry()) + generate_latest(gauges)
 
 
 INGEST_OUTCOMES = (
@@ -124,20 +100,39 @@ INGEST_OUTCOMES = (
     "failed",
     "consistency_timeout",
 )
-
-
 CLAIM_ENDS = ("lease_lost", "unavailable", "failed")
 PUBLISH_FAILURES = ("unavailable", "failed")
 
 
+HOUSEKEEPING = ("keys", "envelopes", "staged_objects", "scratch_files", "query_audit", "running_queries")
+RUNNER_ENDS = ("retired", "stopped", "died")
+SOURCES = ("lag", "claims", "beat", "database", "files", "queues", "disks", "guard")
+STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx", "timeout")
+
+
 def begin_at_zero() -> None:
     """Every counter whose labels are known exists from the start of the process, in the workers too."""
+    for route in ("ingest", "query"):
+        for status_class in STATUS_CLASSES:
+            kernel.http_responses.labels(route, status_class)
     for outcome in INGEST_OUTCOMES:
         kernel.ingest_requests.labels(outcome)
     kernel.query_requests.labels("ok")
     for waiter in ("ingest", "query"):
         kernel.consistency_timeouts.labels(waiter)
+        kernel.consistency_satisfied.labels(waiter)
     for reason in CLAIM_ENDS:
         kernel.claim_retries.labels(reason)
     for reason in PUBLISH_FAILURES:
         kernel.snapshot_publish_failures.labels(reason)
+    for source in SOURCES:
+        kernel.scrape_failures.labels(source)
+    for kind in HOUSEKEEPING:
+        kernel.housekeeping_removed.labels(kind)
+    for reason in RUNNER_ENDS:
+        kernel.runners_ended.labels(reason)
+    for outcome in ("hit", "miss"):
+        kernel.query_cache_files.labels(outcome)
+        kernel.query_cache_bytes.labels(outcome)
+    for reason in ("size", "checksum"):
+        kernel.query_cache_damaged.labels(reason)

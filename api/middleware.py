@@ -3,14 +3,18 @@
 import re
 import secrets
 from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
 
 import structlog
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django_prometheus.middleware import PrometheusAfterMiddleware
 
 from api import problems
 from api.parsers import has_unread_body
+from duckmesh.kernel import metrics
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -34,6 +38,7 @@ class RequestContext:
         structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
         response = self._respond(request)
         response["X-Request-ID"] = request_id
+        metrics.http_responses.labels(_route(request), _status_class(response.status_code)).inc()
         if response.status_code >= 400 and has_unread_body(request):
             # The server ends such a connection without a word, and the next request on it would be lost.
             response["Connection"] = "close"
@@ -51,3 +56,27 @@ class RequestContext:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Views outside the API (the admin) may fail too: the same shape, the same silence about details."""
         return problems.answer(exception, request)
+
+
+class ViewMetrics(PrometheusAfterMiddleware):  # type: ignore[misc]  # the package has no types
+    """django-prometheus' metrics by view, without a series of its own for every word that a client sends as method."""
+
+    # `Any`: the package's signature.
+    def label_metric(self, metric: Any, request: HttpRequest, response: Any = None, **labels: str) -> Any:
+        """The metric with labels of bounded values."""
+        if "method" in labels:
+            labels["method"] = self._method(request)
+        return super().label_metric(metric, request, response, **labels)
+
+
+def _route(request: HttpRequest) -> str:
+    """The name of the address, not what a client made of it."""
+    match = request.resolver_match
+    if match is None:
+        return "none"
+    return match.namespaces[0] if match.namespaces else match.url_name or "none"
+
+
+def _status_class(status: int) -> str:
+    """2xx to 5xx; a wait or a statement that took longer than its sender allowed (504) is by itself."""
+    return "timeout" if status == HTTPStatus.GATEWAY_TIMEOUT else f"{status // 100}xx"

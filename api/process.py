@@ -6,6 +6,7 @@ from threading import Lock
 
 from django.conf import settings
 
+from api.metrics import ScrapePolicy
 from duckmesh.kernel.config import Config
 from ingest.accept import AcceptPolicy, Staging
 from ingest.doorbell import Doorbell
@@ -53,6 +54,18 @@ def guard_policy() -> GuardPolicy:
         min_free_disk_bytes=config.min_free_disk_bytes,
         max_bus_bytes=config.max_bus_bytes,
         max_database_bytes=config.max_database_bytes,
+    )
+
+
+def scrape_policy() -> ScrapePolicy:
+    """What the metrics page shows beside the counters."""
+    config = settings.DUCKMESH
+    objects = local_root(StoreSettings.of(config))
+    return ScrapePolicy(
+        tenant_labels=config.metrics_tenant_labels,
+        guard=guard_policy(),
+        redis_url=config.redis_url,
+        directories=(("scratch", config.home / "scratch"), *([("objects", objects)] if objects else [])),
     )
 
 

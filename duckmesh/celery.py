@@ -6,9 +6,8 @@ from celery import Celery, signals
 from django.conf import settings
 from django.db import close_old_connections
 from kombu import Queue
-from prometheus_client import start_http_server
 
-from duckmesh.kernel.metrics import service_registry
+from duckmesh import exporting  # noqa: F401 - what it connects to Celery's signals is what it is for
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "duckmesh.settings")
 
@@ -56,11 +55,3 @@ app.autodiscover_tasks(["ingest", "maintenance", "query"])
 def _forget_broken_connections(**_: object) -> None:
     """A task does not begin on a connection that broke under the one before."""
     close_old_connections()
-
-
-@signals.worker_ready.connect
-@signals.beat_init.connect
-def _show_metrics(**_: object) -> None:
-    """The service's metrics are on its own port; those of a worker's processes come together in their directory."""
-    if _config.worker_metrics_port:
-        start_http_server(_config.worker_metrics_port, addr="127.0.0.1", registry=service_registry())

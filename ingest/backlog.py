@@ -125,6 +125,29 @@ def _lag(tenant_id: str, rows: list[tuple[int, ...]]) -> Lag:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """Claims whose lease ran out and that nobody has ended, and the age of the oldest that is at work."""
+
+    expired: int
+    oldest_seconds: float
+
+
+_CLAIMS = """
+SELECT count(*) FILTER (WHERE lease_until <= clock_timestamp()),
+       coalesce(extract(epoch FROM clock_timestamp() - min(claimed_at))::float, 0)
+  FROM ingest_claim_batch WHERE state = 'claimed'
+"""
+
+
+def claims() -> Claims:
+    """The claims of all tenants that have not ended."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CLAIMS)
+        expired, oldest = cursor.fetchone()
+    return Claims(expired=expired, oldest_seconds=oldest)
+
+
 # Tokens are given in the order of time: the oldest is the first.
 _DUE = """
 SELECT c.tenant_id

@@ -224,3 +224,17 @@ class IngestClaimItem(models.Model):
 
     def __str__(self) -> str:
         return f"{self.batch_id}: {self.event_id}"
+
+
+class BeatTick(models.Model):
+    """One row: when a worker last did what beat sends every second."""
+
+    one = models.BooleanField(primary_key=True, default=True)
+    ticked_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "beat_tick"
+        constraints = [models.CheckConstraint(condition=Q(one=True), name="beat_tick_one")]
+
+    def __str__(self) -> str:
+        return self.ticked_at.isoformat()

@@ -15,6 +15,7 @@ from ingest.backlog import FlushPolicy, due_tenants
 from ingest.bus import ClaimPolicy
 from ingest.housekeeping import HousekeepingPolicy
 from ingest.materializer import MaterializePolicy, materialize_tenant
+from ingest.tick import tick
 from ingest.writing import WritePolicy
 from storage.factory import StoreSettings, open_store
 from storage.store import ObjectStore
@@ -81,7 +82,8 @@ def materialize(tenant_id: str, wanted: int = 0) -> None:
 
 @shared_task(name="ingest.tasks.sweep")
 def sweep() -> None:
-    """End leases that ran out, and poke for every tenant whose writes a lost message left behind."""
+    """End leases that ran out, and poke for every tenant whose writes a lost message left behind. Beat lives."""
+    tick()
     bus.requeue_expired()
     for tenant_id in due_tenants(policy=flush_policy(settings.DUCKMESH)):
         materialize.apply_async(args=(tenant_id,), expires=_RING_EXPIRES, retry=False)

@@ -271,6 +271,8 @@ def _settle(request: QueryRequest, tenant_id: str, verdict: Verdict, barrier: Ba
     read = _read(tenant_id, verdict, snapshot_id, token)
     if token is None or token <= read.visible_token:
         planner.check(read, names=verdict.tables)
+        if token is not None:
+            metrics.consistency_satisfied.labels("query").inc()
         return read
     if read.issued_token is not None and token > read.issued_token:
         raise VisibilityTokenInvalid(
@@ -300,6 +302,7 @@ def _settle(request: QueryRequest, tenant_id: str, verdict: Verdict, barrier: Ba
     planner.check(read, names=verdict.tables)
     if read.visible_token < token:
         raise Unavailable("The catalog's history has changed meanwhile; try again.", retry_after=1)
+    metrics.consistency_satisfied.labels("query").inc()
     return read
 
 

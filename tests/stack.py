@@ -39,7 +39,8 @@ class Stack:
     """PostgreSQL, Redis and the programs named in `programs`, with a tenant `demo` and a key of every role.
 
     `settings` are DUCKMESH_* variables of all programs, `failpoints` maps a program's name to what DUCKMESH_FAILPOINTS
-    says to it. A program named `worker-materialize-2` is one more worker of the queue `materialize`.
+    says to it; workers and beat named in `exporting` show their metrics (`metrics_urls`). A program named
+    `worker-materialize-2` is one more worker of the queue `materialize`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Stack:
         programs: Sequence[str] = PROGRAMS,
         settings: Mapping[str, str] | None = None,
         failpoints: Mapping[str, str] | None = None,
+        exporting: Sequence[str] = (),
     ) -> None:
         self._names = list(programs)
         self._failpoints = dict(failpoints or {})
@@ -67,6 +69,7 @@ class Stack:
         )
         self.redis = Redis(data=self.home.root / "redis", port=memory.redis_port, password=memory.redis_password)
         start_janitor(self.directory, self.postgres.data)
+        self._metrics_ports = {name: memory.metrics_ports[name] for name in exporting}
         chosen = addresses.Servers(postgres=self.postgres, redis=self.redis)
         addresses.write_stack_env(self.home, memory, chosen, {})
 
@@ -102,6 +105,12 @@ class Stack:
     def base_url(self) -> str:
         """Where the API listens."""
         return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def metrics_urls(self) -> dict[str, str]:
+        """Where the API and those named in `exporting` show their metrics."""
+        workers = {name: f"http://{LOOPBACK}:{port}/metrics" for name, port in self._metrics_ports.items()}
+        return {"api": f"{self.base_url}/v1/metrics", **workers}
 
     @property
     def tenant(self) -> str:
@@ -168,7 +177,8 @@ class Stack:
         check_alive(process, program, self.log(name))
 
     def _program(self, name: str) -> Program:
-        known = {program.name: program for program in processes.programs(self.config, self.home, metrics_ports={})}
+        own = processes.programs(self.config, self.home, metrics_ports=self._metrics_ports)
+        known = {program.name: program for program in own}
         if name not in known:
             queue = name.removeprefix("worker-").rpartition("-")[0]
             return processes.worker(name, self.home, queue=queue, processes=1)
@@ -197,6 +207,10 @@ class Stack:
         """The program and its workers have got the signal."""
         _, process = self._running[name]
         os.killpg(process.pid, number)
+
+    def pid(self, name: str) -> int:
+        """The number of the program's first process."""
+        return self._running[name][1].pid
 
     def wait_for_end(self, name: str, *, seconds: float = 30) -> int:
         """The program has ended by itself (a failpoint, say); the answer is its status."""

@@ -12,8 +12,9 @@ from rest_framework.response import Response
 
 from api import metrics, readiness, serializers
 from api.auth import principal_of
+from api.gauges.reading import Reading
 from api.models import Role
-from api.process import guard_policy, object_store
+from api.process import guard_policy, object_store, scrape_policy
 from api.views.base import Endpoint, OpenEndpoint
 from ingest.backlog import lag
 from ingest.guard import shortages
@@ -66,11 +67,15 @@ class Lag(Endpoint):
         return Response(asdict(lag(tenant_id=principal_of(request).tenant_id)))
 
 
+@cache
+def _reading() -> Reading:
+    return metrics.reading(scrape_policy())
+
+
 class Metrics(OpenEndpoint):
     """For Prometheus."""
 
     @extend_schema(operation_id="metrics", summary="Metrics", responses={(200, "text/plain"): str})
     def get(self, _request: Request) -> HttpResponse:
-        """Prometheus' text format: this instance's counters, and gauges read from the catalog now."""
-        page = metrics.page(tenant_labels=settings.DUCKMESH.metrics_tenant_labels, guard=guard_policy())
-        return HttpResponse(page, content_type=metrics.CONTENT_TYPE)
+        """Prometheus' text format: this instance's counters, and gauges read where they are true now."""
+        return HttpResponse(metrics.page(_reading()), content_type=metrics.CONTENT_TYPE)

@@ -270,7 +270,10 @@ class Config(BaseModel):
         False, description="Label the gauges of /v1/metrics with tenant names; the page needs no key."
     )
     worker_metrics_port: int = Field(
-        0, ge=0, le=65535, description="Port on 127.0.0.1 where a worker or beat shows its metrics; 0: none."
+        0, ge=0, le=65535, description="Port where a worker or beat shows its metrics; 0: none."
+    )
+    worker_metrics_host: str = Field(
+        "127.0.0.1", description="Address that this port is bound to. The page is open to whoever reaches it."
     )
 
     # Processes of the embedded stack

@@ -1,7 +1,7 @@
 """Every metric of DuckMesh, with its unit and labels of bounded values. docs/metrics.md is held against this list.
 
-Gauges that tell of the catalog (lag, tokens) are not here: `api.metrics` reads them from PostgreSQL at scrape time,
-so that they are true when every worker is dead.
+Gauges are not here: what a process had set would outlive it. `api.gauges` reads them at the scrape from where they are
+true: the catalog, the broker, the disk.
 """
 
 import os
@@ -9,9 +9,23 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, multiprocess
 
-_MILLISECONDS = (1, 2, 5, 10, 20, 40, 70, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
+_MILLISECONDS = (1, 2, 5, 10, 20, 40, 70, 100, 200, 500, 1_000, 2_000, 3_000, 5_000, 10_000, 30_000, 60_000)
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 10_000)
+_SECONDS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 900)
 _BYTES = tuple(4**n * 1024 for n in range(12))
+
+http_responses = Counter(
+    "duckmesh_http_responses_total", "Answers by route and class of status.", ["route", "status_class"]
+)
+scrape_failures = Counter(
+    "duckmesh_scrape_failures_total", "Readings for a scrape that failed or did not come in time.", ["source"]
+)
+
+task_messages = Counter("duckmesh_task_messages_total", "Messages this service put into the queues, by task.", ["task"])
+tasks = Counter("duckmesh_tasks_total", "Tasks that ended, by how.", ["task", "outcome"])
+task_duration = Histogram(
+    "duckmesh_task_duration_seconds", "Seconds from a task's beginning to its end.", ["task"], buckets=_SECONDS
+)
 
 ingest_requests = Counter("duckmesh_ingest_requests_total", "Ingest requests by outcome.", ["outcome"])
 ingest_records = Counter("duckmesh_ingest_records_total", "Records accepted.")
@@ -28,6 +42,9 @@ write_to_visible_latency = Histogram(
 )
 consistency_timeouts = Counter(
     "duckmesh_consistency_timeout_total", "Waits for visibility that ran out, by who waited.", ["waiter"]
+)
+consistency_satisfied = Counter(
+    "duckmesh_consistency_satisfied_total", "Tokens that were seen to be visible in time, by who asked.", ["waiter"]
 )
 doorbell_errors = Counter(
     "duckmesh_doorbell_errors_total", "Wake-up messages that could not be sent; the sweep finds the work."

@@ -13,7 +13,7 @@ SETTINGS = {"DUCKMESH_MAX_RECORDS_PER_REQUEST": "1000", "DUCKMESH_MAX_BODY_BYTES
 
 @pytest.fixture(scope="session")
 def contract_stack() -> Iterator[Stack]:
-    with Stack(settings=SETTINGS) as stack:
+    with Stack(settings=SETTINGS, exporting=("worker-materialize", "beat")) as stack:
         yield stack
 
 

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.caller import Caller, problem_of
 from tests.acceptance.conftest import SETTINGS
+from tests.metrics import documented, fetch, shown
 from tests.stack import Stack
 
 OPEN = ("/v1/health", "/v1/ready", "/v1/metrics", "/v1/openapi.json", "/v1/docs")
@@ -79,6 +80,17 @@ def test_metrics_count_what_happens(demo: Caller) -> None:
         ("duckmesh_latest_visibility_token", 1),
     ):
         assert after[name] - before[name] == increase, name
+
+
+def test_the_pages_of_a_live_stack_show_what_is_documented_and_nothing_else(
+    contract_stack: Stack, demo: Caller
+) -> None:
+    table = demo.create({"a": "int64"})
+    demo.ingest(table, {"payload": {"a": 1}}, wait=True)
+    demo.rows(f"FROM {table}")
+    found, known = shown(map(fetch, contract_stack.metrics_urls.values())), documented(tenant_labels=False)
+    assert {name: described for name, described in found.items() if known.get(name) != described} == {}
+    assert {name for name in known if name.startswith("duckmesh_")} <= found.keys()
 
 
 def test_what_is_open_tells_nothing_of_a_tenant(nobody: Caller, demo: Caller, other: Caller) -> None:

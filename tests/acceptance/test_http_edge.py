@@ -5,8 +5,10 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.stack import Stack
 
@@ -49,13 +51,17 @@ def call(
         connection.close()
 
 
-def counted(stack: Stack) -> float:
-    """Accepted ingest requests, as the page of whichever process answers shows them."""
+def scraped(stack: Stack) -> list[Sample]:
+    """The page of whichever process answers."""
     page = call(stack, "GET", "/v1/metrics").body.decode()
+    return [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+
+
+def counted(stack: Stack) -> float:
+    """Accepted ingest requests, as they are on the page."""
     return next(
         sample.value
-        for family in text_string_to_metric_families(page)
-        for sample in family.samples
+        for sample in scraped(stack)
         if sample.name == "duckmesh_ingest_requests_total" and sample.labels == {"outcome": "accepted"}
     )
 
@@ -87,6 +93,36 @@ def test_any_process_tells_the_metrics_of_all(stack: Stack) -> None:
     for _ in range(40):
         assert call(stack, "POST", "/v1/ingest/t", RECORDS).status == 200
     assert [counted(stack) - before for _ in range(10)] == [40] * 10
+
+
+def test_no_counter_falls_when_a_process_is_killed_and_replaced(stack: Stack) -> None:
+    before = counted(stack)
+    for _ in range(20):
+        assert call(stack, "POST", "/v1/ingest/t", RECORDS).status == 200
+    for _ in range(2):
+        victim = api_processes(stack)[0]
+        victim.kill()
+        victim.wait(10)
+        assert counted(stack) - before == 20
+        while len(api_processes(stack)) < 2:
+            time.sleep(0.05)
+    assert [counted(stack) - before for _ in range(10)] == [20] * 10
+    gauges = [sample for sample in scraped(stack) if "pid" in sample.labels]
+    assert gauges == [], "what a process had set would be shown after its death"
+
+
+def test_words_that_clients_make_up_make_no_series(stack: Stack) -> None:
+    for number in range(3):
+        call(stack, f"MADEUP{number}", "/v1/tables")
+        call(stack, "GET", f"/v1/madeup{number}")
+        call(stack, "GET", f"/v1/tables/madeup{number}")
+    strange = [sample for sample in scraped(stack) if any("madeup" in word.lower() for word in sample.labels.values())]
+    assert strange == []
+
+
+def api_processes(stack: Stack) -> list[psutil.Process]:
+    """The processes that answer requests."""
+    return [child for child in psutil.Process(stack.pid("api")).children() if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_key_that_is_revoked_elsewhere_ends_within_a_second_in_every_process(stack: Stack) -> None:

@@ -3,11 +3,13 @@
 import signal
 import time
 
+import pytest
 import redis
 
 from tests.client import Client
 from tests.faults.load import Load, settle
 from tests.history import Recorder
+from tests.metrics import fetch
 from tests.stack import Stack
 
 
@@ -112,3 +114,37 @@ def test_postgresql_away_is_said_at_once_and_by_name(
         stack.start("postgres")
     client.ingest(table, "after", wait=True)
     assert settle(client, recorder, table) == {"before": 1, "after": 1}
+
+
+@pytest.mark.parametrize(
+    ("server", "source", "gauge"),
+    [("redis", "queues", "duckmesh_queue_depth"), ("postgres", "lag", "duckmesh_ingest_lag_events")],
+)
+def test_a_scrape_says_which_server_hangs_and_does_not_hang_with_it(
+    stack: Stack, server: str, source: str, gauge: str
+) -> None:
+    up, failures = (f'duckmesh_scrape_{name}{{source="{source}"}}' for name in ("source_up", "failures_total"))
+    before, _ = scrape(stack)
+    assert (before[up], any(name.startswith(gauge) for name in before)) == (1, True)
+    stack.freeze(server)
+    try:
+        for _ in range(2):
+            during, seconds = scrape(stack)
+            assert seconds < 8, "Prometheus would have given up"
+    finally:
+        stack.thaw(server)
+    assert (during[up], any(name.startswith(gauge) for name in during)) == (0, False)
+    assert during[failures] - before.get(failures, 0) >= 1
+    assert during['duckmesh_scrape_source_up{source="disks"}'] == 1, "what does not hang is shown"
+    deadline = time.monotonic() + 20
+    while scrape(stack)[0][up] != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def scrape(stack: Stack) -> tuple[dict[str, float], float]:
+    """The samples of the page, and the seconds it took."""
+    began = time.monotonic()
+    lines = [line for line in fetch(stack.metrics_urls["api"]).splitlines() if not line.startswith("#")]
+    seconds = time.monotonic() - began
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}, seconds

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,8 +12,8 @@ from django.db import connection
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.metrics import page
-from api.process import guard_policy
+from api.metrics import page, reading
+from api.process import scrape_policy
 from api.readiness import NotReady, Readiness, broker
 from catalog.models import TenantCatalog
 from catalog.tenants import create_tenant
@@ -203,7 +204,7 @@ def test_the_gauges_are_read_from_the_catalog_at_the_scrape(client: Client) -> N
     assert values["duckmesh_visibility_lag_ms", ()] > 0
     assert values["duckmesh_catalog_up", ()] == 1
     assert b"acme" not in response.content
-    labelled = samples(page(tenant_labels=True, guard=guard_policy()))
+    labelled = samples(page(reading(replace(scrape_policy(), tenant_labels=True))))
     assert labelled["duckmesh_ingest_lag_events", (("tenant", "acme"),)] == 3
     assert labelled["duckmesh_ingest_lag_events", (("tenant", "other"),)] == 4
 

@@ -1,0 +1,162 @@
+"""What a scrape reads beside the lag: queues, consumers, claims, beat's tick, files that wait for compaction."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+import redis
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+from prometheus_client.core import GaugeMetricFamily
+
+from api.gauges import database
+from api.gauges.reading import Reading, Server
+from catalog.models import Snapshot
+from catalog.publish import publish_snapshot
+from duckmesh.celery import app
+from duckmesh.devstack.programs import free_port
+from duckmesh.kernel import queues
+from ingest.backlog import claims
+from ingest.models import IngestClaimBatch
+from ingest.tick import last_tick, tick
+from maintenance.inventory import load_inventory
+from maintenance.tiers import CompactionPolicy, by_partition, merges
+from maintenance.waiting import files_waiting
+from tests.factories import make_file, make_table, make_tenant
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+KEYS = [*queues.QUEUES, *(f"duckmesh:consumers:{queue}" for queue in queues.QUEUES)]
+
+
+@pytest.fixture
+def server() -> Iterator[redis.Redis]:
+    """Redis with nothing in the queues."""
+    with queues.client(settings.DUCKMESH.redis_url, within=1) as made:
+        made.delete(*KEYS)
+        yield made
+        made.delete(*KEYS)
+
+
+def state(server: redis.Redis, queue: str, *, now: float) -> queues.QueueState:
+    return next(each for each in queues.look(server, now=now) if each.queue == queue)
+
+
+def test_a_queue_tells_its_depth_and_how_long_the_first_message_has_waited(server: redis.Redis) -> None:
+    assert state(server, "maintenance", now=time.time()) == queues.QueueState(
+        queue="maintenance", depth=0, oldest_seconds=0, consumers=0
+    )
+    began = time.time()
+    for _ in range(3):
+        app.send_task("query.tasks.keep_house")
+    found = state(server, "maintenance", now=began + 60)
+    assert found.depth == 3
+    assert 50 < found.oldest_seconds <= 60
+
+
+def test_a_message_of_somebody_else_has_no_age(server: redis.Redis) -> None:
+    server.lpush("drill", json.dumps({"body": "", "headers": {}}))
+    found = state(server, "drill", now=time.time())
+    assert (found.depth, found.oldest_seconds) == (1, 0)
+
+
+def test_a_consumer_counts_until_it_leaves_or_has_been_silent(server: redis.Redis) -> None:
+    announcers = [
+        queues.Announcer(server, queues=["materialize", "drill"], consumer=f"worker-{number}") for number in range(2)
+    ]
+    for announcer in announcers:
+        announcer.beat()
+    counts = {each.queue: each.consumers for each in queues.look(server, now=time.time())}
+    assert counts == {"materialize": 2, "maintenance": 0, "drill": 2}
+    announcers[0].end()
+    assert state(server, "materialize", now=time.time()).consumers == 1
+    server.zincrby("duckmesh:consumers:materialize", -queues.SILENT_AFTER - 1, "worker-1")
+    assert state(server, "materialize", now=time.time()).consumers == 0
+
+
+def test_a_consumer_does_not_mind_that_redis_is_away() -> None:
+    nowhere = queues.client(f"redis://127.0.0.1:{free_port()}/0", within=0.2)
+    announcer = queues.Announcer(nowhere, queues=["drill"], consumer="worker")
+    announcer.beat()
+    announcer.end()
+
+
+def test_a_claim_whose_lease_ran_out_is_counted_until_somebody_ends_it() -> None:
+    assert (claims().expired, claims().oldest_seconds) == (0, 0)
+    now = timezone.now()
+    for minutes in (-1, 1):
+        IngestClaimBatch.objects.create(
+            tenant_id=make_tenant(),
+            consumer_id="worker",
+            epoch=1,
+            lease_until=now + timedelta(minutes=minutes),
+            envelope_limit=1,
+            claimed_at=now - timedelta(minutes=5),
+        )
+    found = claims()
+    assert found.expired == 1
+    assert 299 < found.oldest_seconds < 400
+
+
+def test_a_tick_is_remembered_and_not_written_each_time() -> None:
+    assert last_tick() is None
+    tick()
+    first = last_tick()
+    assert first is not None
+    assert abs(timezone.now() - first) < timedelta(minutes=1)
+    tick()
+    assert last_tick() == first
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE beat_tick SET ticked_at = ticked_at - interval '6 seconds'")
+    tick()
+    again = last_tick()
+    assert again is not None and again >= first
+
+
+def test_files_waiting_are_those_that_a_compaction_would_take() -> None:
+    policy = CompactionPolicy(min_input_files=3, target_file_bytes=1_000_000)
+    expected = {}
+    for sizes in ([5_000] * 2, [5_000] * 4 + [90_000] * 2, [5_000] * 3 + [90_000] * 3 + [600_000] * 4):
+        tenant_id = make_tenant()
+        table_id = make_table(tenant_id=tenant_id).table_id
+        added = [make_file(table_id=table_id, size_bytes=size) for size in sizes]
+        publish_snapshot(tenant_id=tenant_id, kind=Snapshot.Kind.INGEST, actor="test", added=added)
+        files = load_inventory(tenant_id=tenant_id, table_id=table_id).files
+        taken = [file for group in by_partition(files) for chunk in merges(group, policy) for file in chunk]
+        expected[tenant_id] = len(taken)
+    assert sorted(expected.values()) == [0, 4, 6]
+    assert files_waiting(policy) == {tenant_id: count for tenant_id, count in expected.items() if count}
+
+
+def test_room_in_postgresql_is_what_the_server_says() -> None:
+    values = {family.name: family.samples[0].value for family in database.read_room()}
+    assert 1 <= values["duckmesh_database_connections"] < values["duckmesh_database_connections_limit"]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('max_connections')::int")
+        assert 0 < values["duckmesh_database_connections_limit"] <= cursor.fetchone()[0]
+    assert values["duckmesh_database_bytes"] > 2**20
+
+
+def test_a_reader_that_fails_or_is_slow_takes_no_other_with_it() -> None:
+    def broken() -> list[GaugeMetricFamily]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1/0")
+        return []
+
+    def slow() -> list[GaugeMetricFamily]:
+        time.sleep(2)
+        return []
+
+    servers = {
+        "postgresql": Server(readers={"broken": broken, "room": database.read_room}, in_database=True),
+        "machine": Server(readers={"quick": list, "slow": slow}),
+    }
+    reading = Reading(servers, within=timedelta(seconds=1))
+    found = reading.read()
+    assert found["broken"] is None
+    assert found["slow"] is None
+    assert found["room"]
+    assert found["quick"] == []

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from api.gauges import database, lag, machine, queues
+from api.gauges import database, lag, machine, queues, runs
 from api.gauges.family import Gauge
 from api.gauges.reading import Reading, Server
 from duckmesh.kernel import metrics as kernel
@@ -34,7 +34,7 @@ SOURCE_UP = Gauge(
     help_text="1 if this source of gauges answered this scrape; at 0 its gauges are absent.",
     labels=("source",),
 )
-GAUGES = (*lag.GAUGES, *database.GAUGES, *queues.GAUGES, *machine.GAUGES, CATALOG_UP, SOURCE_UP)
+GAUGES = (*lag.GAUGES, *database.GAUGES, *runs.GAUGES, *queues.GAUGES, *machine.GAUGES, CATALOG_UP, SOURCE_UP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,7 @@ def reading(policy: ScrapePolicy) -> Reading:
                     "claims": database.read_claims,
                     "beat": database.read_tick,
                     "database": database.read_room,
+                    "runs": runs.read,
                     "files": partial(database.read_files, tenant_labels=labels),
                 },
                 in_database=True,
@@ -106,7 +107,7 @@ PUBLISH_FAILURES = ("unavailable", "failed")
 
 HOUSEKEEPING = ("keys", "envelopes", "staged_objects", "scratch_files", "query_audit", "running_queries")
 RUNNER_ENDS = ("retired", "stopped", "died")
-SOURCES = ("lag", "claims", "beat", "database", "files", "queues", "disks", "guard")
+SOURCES = ("lag", "claims", "beat", "database", "runs", "files", "queues", "disks", "guard")
 STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx", "timeout")
 
 

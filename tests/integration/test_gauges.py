@@ -23,6 +23,10 @@ from ingest.backlog import claims
 from ingest.models import IngestClaimBatch
 from ingest.tick import last_tick, tick
 from maintenance.inventory import load_inventory
+from maintenance.job import JobOptions, Kind, Scope
+from maintenance.models import CompactionRun, GcRun, IntegrityRun, Run
+from maintenance.runs import request_run
+from maintenance.standing import standing
 from maintenance.tiers import CompactionPolicy, by_partition, merges
 from maintenance.waiting import files_waiting
 from tests.factories import make_file, make_table, make_tenant
@@ -160,3 +164,51 @@ def test_a_reader_that_fails_or_is_slow_takes_no_other_with_it() -> None:
     assert found["slow"] is None
     assert found["room"]
     assert found["quick"] == []
+
+
+def ended(model: type[Run], *, minutes_ago: int, state: str, **values: object) -> None:
+    at = timezone.now() - timedelta(minutes=minutes_ago)
+    model._default_manager.create(
+        state=state, requested_by="test", requested_at=at, started_at=at, ended_at=at, **values
+    )
+
+
+def test_a_subject_fails_until_its_newest_run_succeeds() -> None:
+    first, second = make_tenant(), make_tenant()
+    for tenant_id, minutes_ago, state in ((first, 9, "failed"), (first, 8, "succeeded"), (second, 9, "failed")):
+        ended(GcRun, minutes_ago=minutes_ago, state=state, tenant_id=tenant_id)
+    ended(GcRun, minutes_ago=1, state="succeeded", tenant_id=second, options={"dry_run": True})
+    ended(GcRun, minutes_ago=1, state="cancelled", tenant_id=second)
+    assert standing(Kind.RETENTION).failing == 1
+    ended(GcRun, minutes_ago=0, state="succeeded", tenant_id=second)
+    assert standing(Kind.RETENTION).failing == 0
+
+
+def test_findings_are_those_of_the_newest_run_of_each_mode() -> None:
+    for minutes_ago, mode, missing in ((9, "deep", 2), (8, "quick", 5), (7, "quick", 0)):
+        ended(
+            IntegrityRun,
+            minutes_ago=minutes_ago,
+            state="failed" if missing else "succeeded",
+            options={"mode": mode},
+            summary={"missing_files": missing},
+        )
+    found = standing(Kind.INTEGRITY)
+    assert (found.failing, found.findings["missing_files"], found.findings["orphan_files"]) == (1, 2, 0)
+
+
+def test_live_runs_are_told_apart_by_whether_somebody_computes() -> None:
+    now = timezone.now()
+    tenants = [make_tenant() for _ in range(3)]
+    request_run(kind=Kind.COMPACTION, scope=Scope(tenant_id=tenants[0]), options=JobOptions(), requested_by="test")
+    for tenant_id, minutes in zip(tenants[1:], (1, -1), strict=True):
+        CompactionRun.objects.create(
+            tenant_id=tenant_id,
+            state="running",
+            requested_by="test",
+            started_at=now,
+            lease_until=now + timedelta(minutes=minutes),
+        )
+    found = standing(Kind.COMPACTION)
+    assert (found.queued, found.running, found.expired) == (1, 1, 1)
+    assert 0 < found.oldest_queued_seconds < 60

@@ -1,4 +1,5 @@
-"""The one way snapshots go: their rows are removed, and files that no kept snapshot names are marked with the time."""
+"""The one way snapshots go: their rows are removed, with the totals that no kept one has, and files that no kept
+snapshot names are marked with the time."""
 
 from collections.abc import Iterable
 
@@ -20,9 +21,16 @@ UPDATE snapshot kept SET valid_until = gone.snapshot_time
    AND NOT kept.snapshot_id = ANY (%(ids)s::bigint[])
 """
 
+# Of the file `f` of a statement. ARRAY and OFFSET 0 make the planner look at each such file for itself, in the indexes,
+# and not at all there are.
+IS_NAMED = """EXISTS (
+     SELECT 1 FROM (SELECT * FROM snapshot_file own WHERE own.file_id = f.file_id OFFSET 0) i
+      WHERE i.removed_in IS NULL
+         OR EXISTS (SELECT 1 FROM snapshot s WHERE s.tenant_id = i.tenant_id
+                       AND s.snapshot_id >= i.added_in AND s.snapshot_id < i.removed_in))"""
+
 # What the expired snapshots alone have named was removed behind the first of them and not behind the next that is kept.
-# ARRAY and OFFSET 0 make the planner look at each such file for itself, in the indexes, and not at all there are.
-_UNREFERENCED = """
+_UNREFERENCED = f"""
 UPDATE data_file f SET unreferenced_since = clock_timestamp()
  WHERE f.unreferenced_since IS NULL
    AND f.file_id = ANY (ARRAY(
@@ -30,11 +38,21 @@ UPDATE data_file f SET unreferenced_since = clock_timestamp()
       WHERE tenant_id = %(tenant)s AND removed_in > %(first)s
         AND removed_in <= (SELECT min(snapshot_id) FROM snapshot
                             WHERE tenant_id = %(tenant)s AND snapshot_id > %(last)s)))
-   AND NOT EXISTS (
-     SELECT 1 FROM (SELECT * FROM snapshot_file own WHERE own.file_id = f.file_id OFFSET 0) i
-      WHERE i.removed_in IS NULL
-         OR EXISTS (SELECT 1 FROM snapshot s WHERE s.tenant_id = i.tenant_id
-                       AND s.snapshot_id >= i.added_in AND s.snapshot_id < i.removed_in))
+   AND NOT {IS_NAMED}
+"""
+
+# Totals hold from their own snapshot up to the table's next ones: without a kept snapshot in between nobody asks for
+# them. A table's last ones stay.
+_TOTALS = """
+DELETE FROM snapshot_table_watermark w
+ WHERE w.table_id = ANY (ARRAY(SELECT table_id FROM table_def WHERE tenant_id = %(tenant)s))
+   AND w.snapshot_id <= %(last)s
+   AND w.snapshot_id > coalesce((SELECT max(snapshot_id) FROM snapshot
+                                  WHERE tenant_id = %(tenant)s AND snapshot_id < %(first)s), -1)
+   AND (SELECT min(n.snapshot_id) FROM snapshot_table_watermark n
+         WHERE n.table_id = w.table_id AND n.snapshot_id > w.snapshot_id)
+    <= (SELECT min(s.snapshot_id) FROM snapshot s
+         WHERE s.tenant_id = %(tenant)s AND s.snapshot_id >= w.snapshot_id)
 """
 
 
@@ -67,5 +85,7 @@ def expire_snapshots(*, tenant_id: str, snapshot_ids: Iterable[int]) -> list[int
     with connection.cursor() as cursor:
         cursor.execute(_REMEMBER, {"tenant": tenant_id, "ids": ids})
         Snapshot.objects.filter(tenant_id=tenant_id, snapshot_id__in=ids).delete()
-        cursor.execute(_UNREFERENCED, {"tenant": tenant_id, "first": min(present), "last": max(present)})
+        gone: dict[str, str | int] = {"tenant": tenant_id, "first": min(present), "last": max(present)}
+        cursor.execute(_UNREFERENCED, gone)
+        cursor.execute(_TOTALS, gone)
     return sorted(present)

@@ -111,7 +111,8 @@ def list_snapshots(*, tenant_id: str, before: int | None, limit: int) -> list[Li
         ListedSnapshot(
             snapshot=snapshot,
             pins=pins,
-            tables=tuple(sorted(names[table_id] for table_id in summary.get("tables", ()))),
+            # One that this snapshot took away may be gone since, row and all.
+            tables=tuple(sorted(names[table_id] for table_id in summary.get("tables", ()) if table_id in names)),
             added_files=summary.get("added_files", 0),
             added_rows=summary.get("added_rows", 0),
             removed_files=summary.get("removed_files", 0),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from duckmesh.kernel.errors import JSON, Conflict, Corrupt, LimitExceeded, NotFound, Unavailable
+from duckmesh.kernel.errors import JSON, Conflict, Corrupt, Invalid, LimitExceeded, NotFound, Unavailable
 
 
 class RewriteUnproven(Corrupt):
@@ -73,3 +73,9 @@ class IntegrityCheckFailed(FoundProblems):
     """Catalog and object store disagree; the findings of the run say where."""
 
     code = "INTEGRITY_CHECK_FAILED"
+
+
+class SafetyAgeTooShort(Invalid):
+    """Files would be deleted while a query or an attempt to write may still read them."""
+
+    code = "SAFETY_AGE_TOO_SHORT"

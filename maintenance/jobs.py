@@ -7,19 +7,40 @@ with its code. Runs, endpoints, policies, commands and tasks need nothing more.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
-from duckmesh.kernel.config import Config
-from maintenance import compaction_job
+from duckmesh.kernel.config import QUERY_SLACK, Config
+from duckmesh.kernel.spans import ladder
+from maintenance import compaction_job, retention
 from maintenance.job import Job, Kind, Workplace
+from maintenance.ladder import RetentionPolicy
+from maintenance.retention import RetentionLimits, RetentionOptions
 from storage.factory import StoreSettings, open_store
 
 
-def jobs(_config: Config) -> Mapping[Kind, Job]:
+def jobs(config: Config) -> Mapping[Kind, Job]:
     """Every job by its kind."""
     found = [
         Job(kind=Kind.COMPACTION, options=compaction_job.CompactionOptions, perform=compaction_job.perform),
+        _retention(config),
     ]
     return {job.kind: job for job in found}
+
+
+def _retention(config: Config) -> Job:
+    policy = RetentionPolicy(
+        keep_last=config.retention_keep_last,
+        keep_all_for=config.retention_keep_all_for,
+        rungs=ladder(config.retention_ladder),
+    )
+    limits = RetentionLimits(
+        safety_age=config.gc_safety_age,
+        least_safety_age=max(config.max_query_timeout + QUERY_SLACK, config.attempt_limit),
+        orphan_grace=config.orphan_grace,
+        sweep_every=config.orphan_sweep_every,
+    )
+    perform = partial(retention.perform, policy=policy, limits=limits)
+    return Job(kind=Kind.RETENTION, options=RetentionOptions, perform=perform)
 
 
 def workplace(config: Config) -> Workplace:

@@ -154,3 +154,38 @@ class IntegrityFinding(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.object_key}"
+
+
+class OrphanSighting(models.Model):
+    """An object of the store that looks like ours and that no row names, with the database's time of both sightings.
+
+    It may be about to be named by the attempt that wrote it: only what was first seen long ago is deleted.
+    """
+
+    path = models.CharField(max_length=1000, primary_key=True)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    size_bytes = models.BigIntegerField()
+    first_seen = models.DateTimeField(db_default=Now())
+    last_seen = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "orphan_sighting"
+        constraints = [
+            models.CheckConstraint(condition=Q(last_seen__gte=F("first_seen")), name="orphan_sighting_order"),
+        ]
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class OrphanSweep(models.Model):
+    """When all objects of a tenant were last listed for orphans."""
+
+    tenant = models.OneToOneField(Tenant, primary_key=True, on_delete=models.CASCADE, related_name="+")
+    ended_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "orphan_sweep"
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.ended_at}"

@@ -52,8 +52,15 @@ class DataFile(models.Model):
                 name="data_file_tombstone_after_unreferenced",
             ),
         ]
-        # The order in which a store lists its objects.
-        indexes = [models.Index(Collate("path", "C"), name="data_file_path_bytes")]
+        indexes = [
+            # The order in which a store lists its objects.
+            models.Index(Collate("path", "C"), name="data_file_path_bytes"),
+            models.Index(
+                fields=["tenant", "unreferenced_since"],
+                condition=Q(unreferenced_since__isnull=False),
+                name="data_file_unreferenced",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.path

@@ -8,6 +8,7 @@ from typing import get_args
 from pydantic.fields import FieldInfo
 
 from duckmesh.kernel.config import PREFIX, ROOT, Config
+from duckmesh.kernel.spans import spelled
 
 PAGE = ROOT / "docs" / "settings.md"
 INTRODUCTION = """# Settings
@@ -50,20 +51,12 @@ def _text(value: object) -> str:
         case bool():
             return "1" if value else "0"
         case timedelta():
-            return _duration(value)
+            return spelled(value)
         case int():
             return _size(value)
         case Path():
             return str(value.relative_to(ROOT)) if value.is_relative_to(ROOT) else str(value)
     return str(value)
-
-
-def _duration(value: timedelta) -> str:
-    milliseconds = round(value.total_seconds() * 1000)
-    for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)):
-        if milliseconds >= length and milliseconds % length == 0:
-            return f"{milliseconds // length}{unit}"
-    return f"{milliseconds}ms"
 
 
 def _size(value: int) -> str:

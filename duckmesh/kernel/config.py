@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from duckmesh.kernel.spans import ladder, span
 
 PREFIX = "DUCKMESH_"
+QUERY_SLACK = timedelta(minutes=1)
+"""What a query may take beyond its timeout: until its files are known, and until it has really stopped."""
+
 ROOT = Path(__file__).resolve().parents[2]
 
-_SECONDS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -28,10 +32,7 @@ class ConfigError(Exception):
 def _duration(value: object) -> object:
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", value.strip())
-    if not match:
-        raise ValueError("needs a duration such as 500ms, 30s, 5m, 2h or 7d (a bare number is seconds)")
-    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    return span(value)
 
 
 def _size(value: object) -> object:
@@ -43,7 +44,13 @@ def _size(value: object) -> object:
     return int(match[1]) * _BYTES[match[2].upper()]
 
 
+def _is_ladder(text: str) -> str:
+    ladder(text)
+    return text
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Ladder = Annotated[str, AfterValidator(_is_ladder)]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=1)]
 SizeOrNone = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -218,6 +225,25 @@ class Config(BaseModel):
     run_lease: Duration = Field(
         timedelta(seconds=60), description="How long a maintenance run is held before another worker may take it over."
     )
+    retention_keep_all_for: Duration = Field(
+        timedelta(hours=1), description="For how long every snapshot is kept. Default of policies without their own."
+    )
+    retention_ladder: Ladder = Field(
+        "1m:1d,1d:30d",
+        description="Which older snapshots are kept: the last of each minute for a day, the last of each day for 30"
+        " days. Default of policies without their own.",
+    )
+    retention_keep_last: Count = Field(
+        1, description="How many of the newest snapshots are kept, however old. Default of policies without their own."
+    )
+    gc_safety_age: Duration = Field(
+        timedelta(minutes=30),
+        description="How long no snapshot must have named a file before it is deleted. More than a minute longer than"
+        " the longest query, and longer than an attempt to write.",
+    )
+    orphan_sweep_every: Duration = Field(
+        timedelta(hours=1), description="How often runs of retention list the object store to find orphans."
+    )
 
     # Query
     max_query_timeout: Duration = Field(timedelta(seconds=300), description="Longest `timeout_ms` a query may ask for.")
@@ -285,6 +311,15 @@ class Config(BaseModel):
     def _agree(self) -> "Config":
         if self.orphan_grace <= self.attempt_limit:
             raise ValueError("DUCKMESH_ORPHAN_GRACE must exceed DUCKMESH_ATTEMPT_LIMIT")
+        if self.gc_safety_age <= self.max_query_timeout + QUERY_SLACK:
+            raise ValueError(
+                "DUCKMESH_GC_SAFETY_AGE must exceed DUCKMESH_MAX_QUERY_TIMEOUT by more than a minute, or the longest"
+                " query loses its files"
+            )
+        if self.gc_safety_age <= self.attempt_limit:
+            raise ValueError(
+                "DUCKMESH_GC_SAFETY_AGE must exceed DUCKMESH_ATTEMPT_LIMIT, or a rewrite loses the files it reads"
+            )
         if self.attempt_limit <= self.lease:
             raise ValueError("DUCKMESH_ATTEMPT_LIMIT must exceed DUCKMESH_LEASE")
         if self.max_waiters >= self.api_threads:

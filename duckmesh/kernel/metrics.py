@@ -63,6 +63,13 @@ snapshot_publish_failures = Counter(
 housekeeping_removed = Counter(
     "duckmesh_housekeeping_removed_total", "What housekeeping removed because nothing needs it, by kind.", ["kind"]
 )
+gc_snapshots_expired = Counter("duckmesh_gc_snapshots_expired_total", "Snapshots that retention dropped.")
+gc_files_deleted = Counter("duckmesh_gc_files_deleted_total", "Data files deleted because no snapshot names them.")
+gc_orphans_deleted = Counter("duckmesh_gc_orphans_deleted_total", "Objects deleted that no row names.")
+gc_bytes_deleted = Counter("duckmesh_gc_bytes_deleted_total", "Bytes of deleted objects, by what they were.", ["what"])
+gc_undeleted_objects = Counter(
+    "duckmesh_gc_undeleted_objects_total", "Objects that the store did not delete; they are tried again."
+)
 
 query_requests = Counter("duckmesh_query_requests_total", "Queries by outcome.", ["outcome"])
 query_latency = Histogram(

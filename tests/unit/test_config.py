@@ -61,6 +61,11 @@ def test_a_bound_that_can_be_off_is_a_size_or_0(tmp_path: Path, name: str) -> No
         ("LOG_LEVEL", "LOUD", "DUCKMESH_LOG_LEVEL"),
         ("DEBUG", "perhaps", "DUCKMESH_DEBUG"),
         ("ORPHAN_GRACE", "1m", "DUCKMESH_ORPHAN_GRACE must exceed DUCKMESH_ATTEMPT_LIMIT"),
+        ("GC_SAFETY_AGE", "6m", "DUCKMESH_GC_SAFETY_AGE must exceed DUCKMESH_MAX_QUERY_TIMEOUT by more than a minute"),
+        ("MAX_QUERY_TIMEOUT", "29m", "DUCKMESH_GC_SAFETY_AGE must exceed DUCKMESH_MAX_QUERY_TIMEOUT"),
+        ("GC_SAFETY_AGE", "10m", "DUCKMESH_GC_SAFETY_AGE must exceed DUCKMESH_ATTEMPT_LIMIT"),
+        ("RETENTION_LADDER", "1d:1m", "DUCKMESH_RETENTION_LADDER: 1d:1m keeps one of each span"),
+        ("RETENTION_LADDER", "1m", "needs steps such as 1m:1d,1d:30d"),
         ("MAX_WAITERS", "64", "DUCKMESH_MAX_WAITERS must be below DUCKMESH_API_THREADS"),
     ],
 )

@@ -20,6 +20,7 @@ from api.gauges.reading import Reading, Server
 from duckmesh.kernel import metrics as kernel
 from duckmesh.kernel.queues import client
 from ingest.guard import GuardPolicy
+from maintenance.counting import OUTCOMES, RUNS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 WITHIN = timedelta(seconds=4)  # below Prometheus' usual patience of 10 s
@@ -105,7 +106,7 @@ CLAIM_ENDS = ("lease_lost", "unavailable", "failed")
 PUBLISH_FAILURES = ("unavailable", "failed")
 
 
-HOUSEKEEPING = ("keys", "envelopes", "staged_objects", "scratch_files", "query_audit", "running_queries")
+HOUSEKEEPING = ("keys", "envelopes", "staged_objects", "scratch_files", "query_audit", "running_queries", "runs")
 RUNNER_ENDS = ("retired", "stopped", "died")
 SOURCES = ("lag", "claims", "beat", "database", "runs", "files", "queues", "disks", "guard")
 STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx", "timeout")
@@ -137,3 +138,6 @@ def begin_at_zero() -> None:
         kernel.query_cache_bytes.labels(outcome)
     for reason in ("size", "checksum"):
         kernel.query_cache_damaged.labels(reason)
+    for ended in RUNS.values():
+        for outcome in OUTCOMES:
+            ended.labels(outcome.value)

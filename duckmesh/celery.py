@@ -15,11 +15,12 @@ app = Celery("duckmesh")
 _config = settings.DUCKMESH
 
 HARD_LIMIT = 15 * 60
+DRILL_LIMIT = 2 * 60 * 60  # a drill restores the whole catalog, and cannot go on where another left off
 app.conf.update(
     broker_url=_config.redis_url,
     broker_connection_retry_on_startup=True,
     broker_transport_options={
-        "visibility_timeout": HARD_LIMIT + 60,  # above the hard limit, or a long task would run twice at once
+        "visibility_timeout": DRILL_LIMIT + 60,  # above every hard limit, or a long task would run twice at once
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
         "retry_on_timeout": True,
@@ -35,14 +36,24 @@ app.conf.update(
     task_send_sent_event=True,
     task_time_limit=HARD_LIMIT,
     task_soft_time_limit=HARD_LIMIT - 60,
+    task_annotations={
+        "maintenance.tasks.restore_drill": {"time_limit": DRILL_LIMIT, "soft_time_limit": DRILL_LIMIT - 60}
+    },
     task_queues=[Queue("materialize"), Queue("maintenance"), Queue("drill")],
     task_default_queue="maintenance",
-    task_routes={"ingest.tasks.keep_house": {"queue": "maintenance"}, "ingest.tasks.*": {"queue": "materialize"}},
+    task_routes={
+        "ingest.tasks.keep_house": {"queue": "maintenance"},
+        "ingest.tasks.*": {"queue": "materialize"},
+        "maintenance.tasks.tick": {"queue": "materialize"},  # it must not wait behind what it is about
+        "maintenance.tasks.restore_drill": {"queue": "drill"},
+    },
     beat_schedule={
         # A sweep message that nobody took in time is worthless: it expires, by the clock of the worker's host. With a
         # time as short as the schedule, hosts whose clocks differ by a second would never sweep.
         "sweep": {"task": "ingest.tasks.sweep", "schedule": 1.0, "options": {"expires": 5.0}},
         "keep_house": {"task": "ingest.tasks.keep_house", "schedule": 60.0, "options": {"expires": 60.0}},
+        "tick": {"task": "maintenance.tasks.tick", "schedule": 5.0, "options": {"expires": 10.0}},
+        "keep_runs": {"task": "maintenance.tasks.keep_house", "schedule": 600.0, "options": {"expires": 600.0}},
         "keep_queries": {"task": "query.tasks.keep_house", "schedule": 60.0, "options": {"expires": 60.0}},
     },
     # Celery would open a connection to PostgreSQL for every task, and its handshake costs more than most tasks.

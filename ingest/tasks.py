@@ -5,10 +5,11 @@ import os
 import socket
 import time
 
-from celery import current_app, shared_task
+from celery import shared_task
 from django.conf import settings
-from kombu import Connection, Producer
+from kombu import Producer
 
+from duckmesh.kernel.broker import impatient_producer
 from duckmesh.kernel.config import Config
 from ingest import bus, housekeeping
 from ingest.backlog import FlushPolicy, due_tenants
@@ -24,7 +25,6 @@ from storage.store import ObjectStore
 # sweep goes on.
 _SLICE = 2.0
 _RING_EXPIRES = 5.0
-_BROKER_TIMEOUT = 0.1
 _HOUSEKEEPING_SLICE = 55.0  # nearly all of the minute until the next; half of it is pauses
 
 
@@ -98,17 +98,8 @@ def keep_house() -> None:
 
 @functools.cache
 def _producer() -> Producer:
-    """A connection for the doorbell alone: it must give up fast, where a worker's must be patient."""
-    connection = Connection(
-        settings.DUCKMESH.redis_url,
-        transport_options={
-            "socket_timeout": _BROKER_TIMEOUT,
-            "socket_connect_timeout": _BROKER_TIMEOUT,
-            "retry_on_timeout": False,
-            "max_retries": 0,
-        },
-    )
-    return current_app.amqp.Producer(connection, auto_declare=False)
+    """The doorbell's own."""
+    return impatient_producer(settings.DUCKMESH.redis_url)
 
 
 def ring(tenant_id: str, wanted: int) -> None:

@@ -13,6 +13,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, close_old
 
 from duckmesh.kernel.errors import JSON, DuckMeshError
 from duckmesh.kernel.failpoints import failpoint
+from maintenance.counting import count_end
 from maintenance.errors import FoundProblems, RunCancelled, RunLost, RunPaused
 from maintenance.job import Job, Kind, Workplace
 from maintenance.models import Run
@@ -66,10 +67,11 @@ def execute(*, job: Job, run_id: uuid.UUID, place: Workplace, executor: Executor
     """The run is computed here to its end, if it can be claimed; None if not, or if it goes on elsewhere later."""
     claimed = claim_run(kind=job.kind, run_id=run_id, lease=executor.lease)
     if claimed.ended is not None:
+        count_end(kind=job.kind, state=claimed.ended, summary={}, seconds=0)
         return Ended(kind=job.kind, run_id=run_id, state=claimed.ended)
     if claimed.run is None:
         return None
-    run = claimed.run
+    run, began = claimed.run, monotonic()
     failpoint("run.after_claim")
     with structlog.contextvars.bound_contextvars(run_id=str(run_id)), suppress(RunLost):
         try:
@@ -89,6 +91,7 @@ def execute(*, job: Job, run_id: uuid.UUID, place: Workplace, executor: Executor
             return None
         finish_run(run, state=ended.state, summary=ended.summary, error_code=ended.error_code, error=ended.error)
         failpoint("run.after_finish")
+        count_end(kind=job.kind, state=ended.state, summary=ended.summary, seconds=monotonic() - began)
         return ended
     log.warning("run_lost", kind=job.kind.value, run_id=str(run_id), epoch=run.epoch)
     return None

@@ -79,6 +79,9 @@ def document_of(run: RunInfo) -> dict[str, Any]:
     }
 
 
+# Runs that succeeded and did what they were for.
+SUCCESSES = Q(state=Run.State.SUCCEEDED) & ~Q(options__contains={"dry_run": True})
+
 _SHOWN = (
     "run_id",
     "tenant_id",
@@ -141,6 +144,15 @@ def list_runs(
 def findings_of(*, run_id: uuid.UUID, after: int = 0, limit: int) -> list[IntegrityFinding]:
     """So many findings of an integrity run, in the order in which they were made, those behind `after`."""
     return list(IntegrityFinding.objects.filter(run_id=run_id, id__gt=after).order_by("id")[:limit])
+
+
+def last_successes() -> Mapping[Kind, datetime]:
+    """When the newest run that succeeded, dry runs aside, has ended, of each kind that has one."""
+    newest = {
+        kind: model._default_manager.filter(SUCCESSES).order_by("-ended_at").values_list("ended_at", flat=True).first()
+        for kind, model in MODELS.items()
+    }
+    return {kind: ended_at for kind, ended_at in newest.items() if ended_at is not None}
 
 
 def _info(kind: Kind, row: Mapping[str, Any]) -> RunInfo:  # `Any`: what the columns hold

@@ -1,6 +1,7 @@
 """History of the maintenance runs: one table a kind, all of one shape."""
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from django.db import models
@@ -8,6 +9,7 @@ from django.db.models import F, Q, UniqueConstraint
 from django.db.models.functions import Now
 
 from catalog.models import TableDef, Tenant
+from maintenance.job import Kind
 
 
 class Run(models.Model):
@@ -122,6 +124,68 @@ class RestoreDrillRun(Run):
         db_table = "restore_drill_run"
         constraints = _constraints("restore_drill_run")
         indexes = _indexes("restore_drill_run")
+
+
+class MaintenancePolicy(models.Model):
+    """When runs of a kind are due by themselves, and with which options: for a table, a tenant, or everything.
+
+    Of the policies of one kind and name, the most specific holds. `created_at` is what the first run waits from.
+    """
+
+    kind = models.CharField(max_length=16, choices=[(kind.value, kind.value.replace("_", " ")) for kind in Kind])
+    name = models.CharField(max_length=63, default="default")
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, null=True, blank=True, related_name="+")
+    table = models.ForeignKey(TableDef, on_delete=models.CASCADE, null=True, blank=True, related_name="+")
+    enabled = models.BooleanField(default=True)
+    interval = models.DurationField()
+    window_start = models.TimeField(null=True, blank=True)
+    window_end = models.TimeField(null=True, blank=True)
+    options: "models.JSONField[dict[str, Any], dict[str, Any]]" = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "maintenance_policy"
+        verbose_name_plural = "maintenance policies"
+        constraints = [
+            models.CheckConstraint(condition=Q(kind__in=[kind.value for kind in Kind]), name="maintenance_policy_kind"),
+            models.CheckConstraint(condition=Q(table=None) | Q(tenant__isnull=False), name="maintenance_policy_owner"),
+            models.CheckConstraint(condition=Q(interval__gte=timedelta(seconds=1)), name="maintenance_policy_interval"),
+            models.CheckConstraint(
+                condition=Q(window_start=None, window_end=None)
+                | Q(window_start__isnull=False, window_end__isnull=False) & ~Q(window_start=F("window_end")),
+                name="maintenance_policy_window",
+            ),
+            UniqueConstraint(
+                fields=["kind", "name", "tenant", "table"], nulls_distinct=False, name="maintenance_policy_one"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        whose = ".".join(filter(None, (self.tenant_id, self.table.name if self.table else ""))) or "everything"
+        return f"{self.kind} {self.name} of {whose}"
+
+
+class MaintenanceSchedule(models.Model):
+    """When a policy last asked for a run of a scope, which run that is, and the newest change of its table then."""
+
+    kind = models.CharField(max_length=16)
+    name = models.CharField(max_length=63)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, null=True, related_name="+")
+    table = models.ForeignKey(TableDef, on_delete=models.CASCADE, null=True, related_name="+")
+    requested_at = models.DateTimeField()
+    run_id = models.UUIDField()
+    seen_snapshot = models.BigIntegerField(null=True)
+
+    class Meta:
+        db_table = "maintenance_schedule"
+        constraints = [
+            UniqueConstraint(
+                fields=["kind", "name", "tenant", "table"], nulls_distinct=False, name="maintenance_schedule_one"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} {self.requested_at}"
 
 
 class IntegrityFinding(models.Model):

@@ -20,6 +20,7 @@ from django.db import IntegrityError, connection, transaction
 from psycopg2 import errorcodes
 
 from duckmesh.kernel.errors import JSON
+from maintenance.counting import count_end
 from maintenance.errors import RunEnded, RunLost, RunWorkerLost, TooManyRuns
 from maintenance.job import JobOptions, Kind, Scope
 from maintenance.models import CompactionRun, GcRun, IntegrityRun, RestoreDrillRun, Run
@@ -46,6 +47,16 @@ class ClaimedRun:
     scope: Scope
     options: Mapping[str, JSON]
     cursor: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poke:
+    """A run that a worker should take now, with names that a person knows."""
+
+    kind: Kind
+    run_id: uuid.UUID
+    tenant_id: str | None
+    table_name: str | None
 
 
 def table_of(kind: Kind) -> str:
@@ -220,6 +231,25 @@ def give_back(run: ClaimedRun) -> None:
     log.info("run_given_back", kind=run.kind.value, run_id=str(run.run_id))
 
 
+_NEXT = """
+SELECT run_id, tenant_id, (SELECT name FROM table_def t WHERE t.table_id = run.table_id) FROM {table} run
+ WHERE state = 'queued' AND EXISTS (
+       SELECT FROM {table} ended WHERE ended.run_id = %(behind)s AND ended.state <> 'running'
+          AND ended.tenant_id IS NOT DISTINCT FROM run.tenant_id AND ended.table_id IS NOT DISTINCT FROM run.table_id)
+ ORDER BY requested_at, run_id LIMIT 1
+"""
+
+
+def next_in_line(*, kind: Kind, behind: uuid.UUID) -> list[Poke]:
+    """The run, if any, whose turn it is because that one runs no more."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NEXT.format(table=table_of(kind)), {"behind": behind})
+        return [
+            Poke(kind=kind, run_id=run_id, tenant_id=tenant_id, table_name=table_name)
+            for run_id, tenant_id, table_name in cursor.fetchall()
+        ]
+
+
 _CANCEL = """
 UPDATE {table}
    SET cancel_requested = true,
@@ -243,6 +273,8 @@ def cancel_run(*, kind: Kind, run_id: uuid.UUID, actor: str) -> Run.State:
         row = cursor.fetchone()
     if row is None:
         raise RunEnded("The run has ended already.", run_id=str(run_id))
+    if row[0] == Run.State.CANCELLED:
+        count_end(kind=kind, state=Run.State.CANCELLED, summary={}, seconds=0)
     log.info("run_cancel_requested", kind=kind.value, run_id=str(run_id), actor=actor, state=row[0])
     return Run.State(row[0])
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from prometheus_client.core import GaugeMetricFamily
 
 from api.gauges.family import Gauge
+from maintenance.history import last_successes
 from maintenance.job import Kind
 from maintenance.standing import standing
 
@@ -28,12 +29,18 @@ FINDINGS = Gauge(
     help_text="What the newest integrity runs have found, over all tenants.",
     labels=("finding",),
 )
-GAUGES = (LIVE, OLDEST, FAILING, FINDINGS)
+LAST_SUCCESS = Gauge(
+    name="duckmesh_last_successful_run_timestamp_seconds",
+    help_text="When the newest run of this kind that succeeded, dry runs aside, has ended; absent if none ever has.",
+    labels=("kind",),
+)
+GAUGES = (LAST_SUCCESS, LIVE, OLDEST, FAILING, FINDINGS)
 
 
 def read() -> Iterator[GaugeMetricFamily]:
     """Every kind of run as it stands now."""
     found = {kind: standing(kind) for kind in Kind}
+    yield LAST_SUCCESS.by({(kind.value,): ended_at.timestamp() for kind, ended_at in last_successes().items()})
     yield LIVE.by(
         {
             (kind.value, state): count

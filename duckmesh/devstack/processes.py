@@ -44,7 +44,7 @@ def api(config: Config, home: Home) -> Program:
 
 def workers(config: Config, home: Home) -> list[Program]:
     """One Celery worker for each queue."""
-    counts = {"materialize": config.materialize_workers, "maintenance": 1, "drill": 1}
+    counts = {"materialize": config.materialize_workers, "maintenance": config.maintenance_workers, "drill": 1}
     return [worker(f"worker-{queue}", home, queue=queue, processes=count) for queue, count in counts.items()]
 
 

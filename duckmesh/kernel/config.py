@@ -225,6 +225,13 @@ class Config(BaseModel):
     run_lease: Duration = Field(
         timedelta(seconds=60), description="How long a maintenance run is held before another worker may take it over."
     )
+    max_queued_runs: Count = Field(
+        100, description="Most maintenance runs of one kind that a tenant may have asked for and that wait; then 429."
+    )
+    run_keep: Duration = Field(
+        timedelta(days=30),
+        description="How long the history of maintenance runs is kept; of those that succeeded by themselves, a day.",
+    )
     retention_keep_all_for: Duration = Field(
         timedelta(hours=1), description="For how long every snapshot is kept. Default of policies without their own."
     )
@@ -306,6 +313,8 @@ class Config(BaseModel):
     api_processes: Count = Field(2, description="Processes of the API.")
     api_threads: Count = Field(64, description="Threads of each API process.")
     materialize_workers: Count = Field(2, description="Processes of the worker that publishes snapshots.")
+
+    maintenance_workers: Count = Field(2, description="Processes of the worker that runs maintenance.")
 
     @model_validator(mode="after")
     def _agree(self) -> "Config":

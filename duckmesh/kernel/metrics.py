@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, m
 _MILLISECONDS = (1, 2, 5, 10, 20, 40, 70, 100, 200, 500, 1_000, 2_000, 3_000, 5_000, 10_000, 30_000, 60_000)
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 10_000)
 _SECONDS = (0.01, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 900)
+_LONG_SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 1_200, 3_600, 7_200)
 _BYTES = tuple(4**n * 1024 for n in range(12))
 
 http_responses = Counter(
@@ -93,6 +94,26 @@ query_cache_bytes = Counter(
 )
 query_cache_damaged = Counter(
     "duckmesh_query_cache_damaged_total", "Entries of the local cache found damaged and fetched anew.", ["reason"]
+)
+
+compaction_runs = Counter("duckmesh_compaction_runs_total", "Compaction runs that ended, by outcome.", ["outcome"])
+gc_runs = Counter(
+    "duckmesh_gc_runs_total", "Runs of retention and garbage collection that ended, by outcome.", ["outcome"]
+)
+integrity_runs = Counter("duckmesh_integrity_runs_total", "Integrity runs that ended, by outcome.", ["outcome"])
+integrity_files_checked = Counter("duckmesh_integrity_files_checked_total", "Files that integrity runs have checked.")
+integrity_missing_files = Counter(
+    "duckmesh_integrity_missing_files_total", "Files that integrity runs have found missing."
+)
+integrity_size_mismatch_files = Counter(
+    "duckmesh_integrity_size_mismatch_files_total", "Files that integrity runs have found to be of another size."
+)
+integrity_checksum_mismatch_files = Counter(
+    "duckmesh_integrity_checksum_mismatch_files_total", "Files that integrity runs have found to hold other bytes."
+)
+restore_drill_runs = Counter("duckmesh_restore_drill_runs_total", "Restore drills that ended, by outcome.", ["outcome"])
+restore_drill_duration = Histogram(
+    "duckmesh_restore_drill_duration_seconds", "Seconds from a restore drill's start to its end.", buckets=_LONG_SECONDS
 )
 
 _MultiProcess: Any = multiprocess.MultiProcessCollector  # the library has no types for it

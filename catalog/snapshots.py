@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db import connection, transaction
 
 from catalog.errors import SnapshotExpired, SnapshotNotFound, TenantNotFound
-from catalog.models import Snapshot, Tenant, TenantCatalog
+from catalog.models import Snapshot, Tenant, TenantCatalog, VoidRange
 from duckmesh.kernel.clock import rfc3339
 from duckmesh.kernel.errors import Invalid
 
@@ -76,6 +76,15 @@ def _by_id(tenant_id: str, snapshot_id: int) -> SnapshotInfo:
         row = Snapshot.objects.filter(tenant_id=tenant_id, snapshot_id=snapshot_id).first()
         if row is not None:
             return SnapshotInfo.of(row)
+        replaced = VoidRange.objects.filter(
+            tenant_id=tenant_id, first_snapshot_id__lte=snapshot_id, last_snapshot_id__gte=snapshot_id
+        )
+        if replaced.exists():
+            raise SnapshotExpired(
+                f"The snapshot {snapshot_id} is of a history that a restore of the catalog has replaced.",
+                snapshot_id=snapshot_id,
+                replaced=True,
+            )
         raise SnapshotExpired(f"The snapshot {snapshot_id} has expired.", snapshot_id=snapshot_id)
     raise SnapshotNotFound(f"There is no snapshot {snapshot_id}.", snapshot_id=snapshot_id)
 

@@ -269,6 +269,13 @@ def _settle(request: QueryRequest, tenant_id: str, verdict: Verdict, barrier: Ba
     if request.snapshot_time is not None:
         snapshot_id = resolve(tenant_id=tenant_id, snapshot_time=request.snapshot_time).snapshot_id
     read = _read(tenant_id, verdict, snapshot_id, token)
+    if read.token_is_void:
+        raise TokenScopeMismatch(
+            f"The token {token} is of a history that a restore of the catalog has replaced; the write may be lost."
+            " Send it again with the same keys.",
+            min_visibility_token=token,
+            snapshot_visibility_token=read.visible_token,
+        )
     if token is None or token <= read.visible_token:
         planner.check(read, names=verdict.tables)
         if token is not None:

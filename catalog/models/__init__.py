@@ -1,6 +1,7 @@
 """The catalog's tables. States and invariants are constraints in the database (see also the SQL in migrations)."""
 
 from catalog.models.file import DataFile, SnapshotFile
+from catalog.models.incarnation import VoidRange
 from catalog.models.incident import IncidentAudit
 from catalog.models.keeping import CatalogIdentity, FileHold
 from catalog.models.snapshot import Snapshot, SnapshotPin, SnapshotTableWatermark
@@ -22,4 +23,5 @@ __all__ = [
     "Tenant",
     "TenantCatalog",
     "TenantLimitChange",
+    "VoidRange",
 ]

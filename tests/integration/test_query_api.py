@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 
 from catalog.definition import parse_definition
+from catalog.incarnation import begin_incarnation
 from catalog.tables import create_table
 from duckmesh.kernel import clock
 from query.models import QueryAudit
@@ -269,3 +270,21 @@ def test_plan_is_had_by_the_rules_of_the_query(caller: Caller) -> None:
     problem_of(caller.query("SELECT nothing FROM t", explain=True), 400, "QUERY_INVALID")
     endless = caller.query("SELECT count(*) FROM range(1000000000000)", explain=True, timeout_ms=5_000)
     assert endless.status_code == 200, "nothing runs"
+
+
+def test_what_a_restore_of_the_catalog_has_replaced_is_told_apart(caller: Caller) -> None:
+    with worker(caller.tenant_id):
+        kept = caller.write({"a": 1})
+        head = caller.query("SELECT a FROM t").json()["snapshot_id"]
+        begin_incarnation(dumped_at=clock.now())
+        lost = kept + 1
+        for _ in range(2):  # as long as the watermark is before the void range, and when it has passed it
+            refused = caller.query("SELECT a FROM t", min_visibility_token=lost)
+            problem_of(refused, 409, "TOKEN_SCOPE_MISMATCH")
+            assert caller.query("SELECT a FROM t", min_visibility_token=kept).json()["rows"][0] == [1]
+            new = caller.write({"a": 2})
+            assert new > lost
+            assert caller.query("SELECT a FROM t", min_visibility_token=new).status_code == 200
+    gone = caller.query("SELECT a FROM t", snapshot_id=head + 1)
+    assert problem_of(gone, 410, "SNAPSHOT_EXPIRED")["context"]["replaced"] is True
+    assert caller.query("SELECT a FROM t", snapshot_id=head).json()["rows"] == [[1]]

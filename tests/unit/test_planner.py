@@ -30,6 +30,7 @@ EMPTY = ReadSet(
     tables={},
     issued_token=None,
     failed_event_id=None,
+    token_is_void=False,
 )
 
 

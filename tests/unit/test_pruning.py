@@ -128,6 +128,7 @@ def read_set(*tables: ReadTable) -> ReadSet:
         tables={table.name: table for table in tables},
         issued_token=None,
         failed_event_id=None,
+        token_is_void=False,
     )
 
 

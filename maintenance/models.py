@@ -253,3 +253,45 @@ class OrphanSweep(models.Model):
 
     def __str__(self) -> str:
         return f"{self.tenant_id} {self.ended_at}"
+
+
+class Backup(models.Model):
+    """A backup that was begun. While it is in its directory it has a hold on files of the same name."""
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        COMPLETED = "completed"
+        FAILED = "failed"
+        DROPPED = "dropped"
+
+    name = models.CharField(primary_key=True, max_length=63)
+    directory = models.TextField()
+    state = models.CharField(max_length=16, choices=State, default=State.RUNNING)
+    incarnation = models.BigIntegerField()
+    with_data = models.BooleanField()
+    encrypted = models.BooleanField()
+    dumped_at = models.DateTimeField(null=True)
+    size_bytes = models.BigIntegerField(null=True)
+    object_count = models.BigIntegerField(null=True)
+    object_bytes = models.BigIntegerField(null=True)
+    copied_bytes = models.BigIntegerField(null=True)
+    seconds = models.FloatField(null=True)
+    error = models.TextField(default="")
+    started_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "backup"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["running", "completed", "failed", "dropped"]), name="backup_state"
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="completed")
+                | Q(dumped_at__isnull=False, size_bytes__isnull=False, object_count__isnull=False),
+                name="backup_completed_says_what",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.state}"

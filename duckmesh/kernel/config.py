@@ -251,8 +251,16 @@ class Config(BaseModel):
     orphan_sweep_every: Duration = Field(
         timedelta(hours=1), description="How often runs of retention list the object store to find orphans."
     )
-    integrity_bytes_per_second: SizeOrNone = Field(
-        128 * 2**20, description="Bytes of data files a second that a deep integrity run reads; 0: as fast as it can."
+
+    # Backup
+    backup_key: str = Field(
+        "",
+        description="Key of age that backups are encrypted with: `AGE-SECRET-KEY-1…` to write and read them, or the"
+        " `age1…` that belongs to it to write them only. Without it they are not encrypted.",
+    )
+    postgres_programs: Path | None = Field(
+        None,
+        description="Directory of pg_dump and pg_restore, as new as the server. Default: the embedded ones, then PATH.",
     )
 
     # Query
@@ -355,7 +363,8 @@ def _described(error: Mapping[str, Any]) -> str:
     if not error["loc"]:
         return message
     name = PREFIX + str(error["loc"][0]).upper()
-    return f"{name}: {message} (it is {error.get('input')!r})" if "SECRET" not in name else f"{name}: {message}"
+    secret = "SECRET" in name or name.endswith("BACKUP_KEY")
+    return f"{name}: {message}" if secret else f"{name}: {message} (it is {error.get('input')!r})"
 
 
 def load_config(environ: Mapping[str, str] | None = None) -> Config:

@@ -1,1 +1,0 @@
-"""The catalog held against the object store, and against itself."""

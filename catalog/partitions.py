@@ -39,6 +39,11 @@ class PartitionField:
         """What the value is called where partitions are recorded."""
         return field_name(column=self.column, transform=self.transform)
 
+    @property
+    def buckets(self) -> int | None:
+        """Into how many the values are hashed, if they are."""
+        return int(self.transform[7:-1]) if self.transform.startswith("bucket") else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -61,6 +66,25 @@ def partition_fields(spec: Mapping[str, Any], *, schema: TableSchema) -> tuple[P
         assert column is not None, "a column that divides a table stays in it"
         found.append(PartitionField(column=column.name, kind=column.type, transform=field["transform"]))
     return tuple(found)
+
+
+def named_as_in(
+    present: TableSchema, values: Mapping[str, JSON], *, spec: Mapping[str, Any], written: TableSchema
+) -> dict[str, JSON]:
+    """The partition of a file that was written in another schema, by the names that its columns have in this one.
+
+    It is mixed, without values, if the file does not tell all of them.
+    """
+    names = {column.field_id: column.name for column in written.columns}
+    found: dict[str, JSON] = {}
+    for field in partition_fields(spec, schema=present):
+        column = present.column(field.column)
+        assert column is not None, "a column that divides a table stays in it"
+        former = field_name(column=names.get(column.field_id, ""), transform=field.transform)
+        if former not in values:
+            return {}
+        found[field.name] = values[former]
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +186,8 @@ def _floor(values: pa.Array, unit: int) -> pa.Array:
 
 def _named(distinct: pa.Array, field: PartitionField) -> pa.Array:
     """What each distinct value is called; several may be called the same."""
-    if field.transform.startswith("bucket"):
-        return buckets(distinct, field.kind, int(field.transform[7:-1]))
+    if field.buckets is not None:
+        return buckets(distinct, field.kind, field.buckets)
     if field.transform != "identity":
         return _mapped(distinct, lambda ordinal: _moment(ordinal, field.transform))
     return _mapped(distinct, lambda value: str(UUID(value))) if field.kind == "uuid" else distinct

@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db import connection
 
+from catalog.partitions import partition_fields
 from catalog.schema import TableSchema, from_stored
 from catalog.tables import exists_at
 from duckmesh.kernel.errors import JSON
@@ -23,6 +24,7 @@ class ReadFile:
     """A data file to read. `path` is its object key. In `folded` files of a table no key is twice, and no delete.
 
     `stats` are min, max and null count of the columns that the table names in `stat_fields`, None where none is known.
+    `partition_values` are told of tables with `buckets`, where columns' bounds were asked for.
     """
 
     path: str
@@ -32,6 +34,7 @@ class ReadFile:
     schema_version: int
     folded: bool = False
     stats: tuple[Mapping[str, Any] | None, ...] = ()
+    partition_values: Mapping[str, JSON] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,8 @@ class ReadTable:
     """A table in its schema of the snapshot, with the files that it consists of there, in token order.
 
     `other_schemas` are those of the versions that files were written in, if they are not the snapshot's; `stat_fields`
-    are the ids of the columns whose statistics the files carry here.
+    are the ids of the columns whose statistics the files carry here. `buckets` are the columns, by id, that divide the
+    table by their hash, each with into how many.
     """
 
     table_id: int
@@ -49,6 +53,7 @@ class ReadTable:
     files: tuple[ReadFile, ...]
     other_schemas: Mapping[int, TableSchema] = field(default_factory=dict)
     stat_fields: tuple[int, ...] = ()
+    buckets: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +83,8 @@ WITH at AS (
          %(snapshot)s, (SELECT snapshot_seq FROM tenant_catalog WHERE tenant_id = %(tenant)s))
 ), wanted AS MATERIALIZED (
   SELECT t.table_id, t.name, coalesce(v.schema_json->'primary_key_cols', t.primary_key_cols) AS primary_key_cols,
-         v.schema_version, (v.schema_json->'columns')::text AS columns, {fields} AS fields
+         v.schema_version, (v.schema_json->'columns')::text AS columns, {fields} AS fields,
+         coalesce(v.schema_json->'partition_spec', t.partition_spec) AS spec
     FROM at, table_def t
     JOIN LATERAL (SELECT * FROM table_schema_version v WHERE v.table_id = t.table_id AND v.added_in <= at.snapshot_id
                    ORDER BY v.schema_version DESC LIMIT 1) v ON true
@@ -92,13 +98,13 @@ SELECT at.snapshot_id, at.snapshot_time, at.visible_token,
        %(token)s IS NOT NULL AND EXISTS (SELECT 1 FROM void_range WHERE tenant_id = %(tenant)s
                                             AND %(token)s BETWEEN first_token AND last_token),
        (SELECT json_agg(json_build_array(w.table_id, w.name, w.primary_key_cols, w.schema_version, w.columns, w.fields,
-               m.files,
+               w.spec, m.files,
                (SELECT json_object_agg(o.schema_version, (o.schema_json->'columns')::text) FROM table_schema_version o
                  WHERE o.table_id = w.table_id AND o.schema_version = ANY (m.versions))))
           FROM wanted w
           CROSS JOIN LATERAL (
-            SELECT json_agg(json_build_array(f.path, f.row_count, f.size_bytes, f.sha256, f.schema_version, f.folded
-                                             {stats}) ORDER BY f.min_token, f.file_id) AS files,
+            SELECT json_agg(json_build_array(f.path, f.row_count, f.size_bytes, f.sha256, f.schema_version, f.folded,
+                                             {partition}{stats}) ORDER BY f.min_token, f.file_id) AS files,
                    array_agg(DISTINCT f.schema_version) FILTER (WHERE f.schema_version <> w.schema_version) AS versions
               FROM (SELECT file_id FROM snapshot_file
                      WHERE table_id = w.table_id AND removed_in IS NULL AND added_in <= at.snapshot_id
@@ -115,6 +121,8 @@ MAX_STATS = 8
 # The columns of these names, as text that is a key of `column_stats`.
 _FIELDS = """ARRAY(SELECT c->>'field_id' FROM jsonb_array_elements(v.schema_json->'columns') c
                 WHERE lower(c->>'name') = ANY (%(bounded)s::text[]) ORDER BY (c->>'field_id')::int LIMIT {most})"""
+
+_PARTITION = "CASE WHEN w.spec::text LIKE '%%\"bucket[%%' THEN f.partition_values END"
 
 
 def read_set(
@@ -155,13 +163,15 @@ def _table(
     version: int,
     columns: str,
     fields: list[str],
+    spec: Mapping[str, Any],
     files: list[list[Any]] | None,
     others: dict[str, str] | None,
 ) -> ReadTable:
+    schema = _schema(columns, version)
     return ReadTable(
         table_id=table_id,
         name=name,
-        schema=_schema(columns, version),
+        schema=schema,
         primary_key_cols=tuple(key),
         files=tuple(
             ReadFile(
@@ -172,12 +182,20 @@ def _table(
                 schema_version=written,
                 folded=folded,
                 stats=tuple(stats),
+                partition_values=partition or {},
             )
-            for path, rows, size, digest, written, folded, *stats in files or ()
+            for path, rows, size, digest, written, folded, partition, *stats in files or ()
         ),
         stat_fields=tuple(map(int, fields)),
+        buckets=_buckets(spec, schema),
         other_schemas={int(number): _schema(stored, int(number)) for number, stored in (others or {}).items()},
     )
+
+
+def _buckets(spec: Mapping[str, Any], schema: TableSchema) -> tuple[tuple[int, int], ...]:
+    ids = {column.name: column.field_id for column in schema.columns}
+    fields = partition_fields(spec, schema=schema)
+    return tuple((ids[field.column], field.buckets) for field in fields if field.buckets is not None)
 
 
 @lru_cache(maxsize=MAX_STATS + 1)
@@ -186,6 +204,7 @@ def _statement(count: int) -> str:
     return _READ.format(
         exists=exists_at("at.snapshot_id"),
         fields=_FIELDS.format(most=count) if count else "ARRAY[]::text[]",
+        partition=_PARTITION if count else "NULL",
         stats="".join(f", f.column_stats->w.fields[{place}]" for place in range(1, count + 1)),
     )
 

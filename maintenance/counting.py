@@ -24,6 +24,8 @@ _FOUND: Mapping[Kind, Mapping[str, Counter]] = {
         "missing_files": metrics.integrity_missing_files,
         "size_mismatch_files": metrics.integrity_size_mismatch_files,
         "checksum_mismatch_files": metrics.integrity_checksum_mismatch_files,
+        "orphan_files": metrics.integrity_orphan_files,
+        "catalog_findings": metrics.integrity_catalog_findings,
     },
 }
 

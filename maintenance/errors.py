@@ -79,3 +79,11 @@ class SafetyAgeTooShort(Invalid):
     """Files would be deleted while a query or an attempt to write may still read them."""
 
     code = "SAFETY_AGE_TOO_SHORT"
+
+
+class IntegrityUnfinished(FoundProblems):
+    """The object store refused or was not reachable for some of what was to be checked; the rest is as it should be."""
+
+    code = "INTEGRITY_UNFINISHED"
+    status = 503
+    retryable = True

@@ -8,6 +8,7 @@ from django.db.models import Q
 
 from catalog.errors import TableNotFound
 from catalog.models import DataFile, TableSchemaVersion
+from catalog.partitions import named_as_in
 from catalog.schema import TableSchema, from_stored
 from catalog.snapshots import resolve
 from catalog.tables import TableInfo, tables_at
@@ -92,21 +93,23 @@ def load_inventory(*, tenant_id: str, table_id: int) -> Inventory:
         # After the files' snapshot was chosen: what has failed since has tokens that no file of it holds.
         cursor.execute(_FIRST_HOLE, [tenant_id, snapshot.visible_token, [table_id], at])
         hole = cursor.fetchone()
+    schemas = {
+        row.schema_version: from_stored(row.schema_json["columns"], version=row.schema_version) for row in versions
+    }
     return Inventory(
         tenant_id=tenant_id,
         snapshot_id=at,
         table=table,
-        schemas={
-            row.schema_version: from_stored(row.schema_json["columns"], version=row.schema_version) for row in versions
-        },
-        files=_files(table_id, at),
+        schemas=schemas,
+        files=_files(table, schemas, at),
         first_hole=None if hole is None else int(hole[0]),
     )
 
 
-def _files(table_id: int, snapshot_id: int) -> tuple[TableFile, ...]:
+def _files(table: TableInfo, schemas: Mapping[int, TableSchema], snapshot_id: int) -> tuple[TableFile, ...]:
+    """The files of the snapshot; their partitions by the names that the columns have now."""
     held = Q(intervals__removed_in=None) | Q(intervals__removed_in__gt=snapshot_id)
-    rows = DataFile.objects.filter(held, table_id=table_id, intervals__added_in__lte=snapshot_id)
+    rows = DataFile.objects.filter(held, table_id=table.table_id, intervals__added_in__lte=snapshot_id)
     return tuple(
         TableFile(
             file_id=row.file_id,
@@ -122,7 +125,9 @@ def _files(table_id: int, snapshot_id: int) -> tuple[TableFile, ...]:
             content_hash=int(row.content_hash),
             min_event_time=row.min_event_time,
             max_event_time=row.max_event_time,
-            partition_values=row.partition_values,
+            partition_values=named_as_in(
+                table.schema, row.partition_values, spec=table.partition_spec, written=schemas[row.schema_version]
+            ),
         )
         for row in rows.order_by("min_token", "file_id")
     )

@@ -12,6 +12,8 @@ from functools import partial
 from duckmesh.kernel.config import QUERY_SLACK, Config
 from duckmesh.kernel.spans import ladder
 from maintenance import compaction_job, retention
+from maintenance.integrity import job as integrity_job
+from maintenance.integrity.job import IntegrityLimits, IntegrityOptions
 from maintenance.job import Job, Kind, Workplace
 from maintenance.ladder import RetentionPolicy
 from maintenance.retention import RetentionLimits, RetentionOptions
@@ -23,6 +25,7 @@ def jobs(config: Config) -> Mapping[Kind, Job]:
     found = [
         Job(kind=Kind.COMPACTION, options=compaction_job.CompactionOptions, perform=compaction_job.perform),
         _retention(config),
+        _integrity(config),
     ]
     return {job.kind: job for job in found}
 
@@ -41,6 +44,11 @@ def _retention(config: Config) -> Job:
     )
     perform = partial(retention.perform, policy=policy, limits=limits)
     return Job(kind=Kind.RETENTION, options=RetentionOptions, perform=perform)
+
+
+def _integrity(config: Config) -> Job:
+    limits = IntegrityLimits(bytes_per_second=config.integrity_bytes_per_second, orphan_grace=config.orphan_grace)
+    return Job(kind=Kind.INTEGRITY, options=IntegrityOptions, perform=partial(integrity_job.perform, limits=limits))
 
 
 def workplace(config: Config) -> Workplace:

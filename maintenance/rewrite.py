@@ -21,6 +21,7 @@ from storage.parquet import ColumnStats, copy_sql, sha256_of
 from storage.proof import GOLDEN_SQL, GOLDEN_SUM, ContentProof, proof_sql
 from storage.reading import ScanColumn, quote_name, uniform_scan_sql
 
+_BATCH_ROWS = 65_536
 _UNBOUNDED = frozenset({"binary", "json", "list"})
 
 
@@ -69,6 +70,18 @@ class Rewriter:
         """The rows of a statement. Any: their types are the statement's."""
         with _translated():
             return self._connection.execute(sql).fetchall()
+
+    def batches(self, sql: str) -> Iterator[pa.Table]:
+        """The rows of a statement, some at a time."""
+        with _translated():
+            for batch in self._connection.execute(sql).to_arrow_reader(_BATCH_ROWS):
+                yield pa.Table.from_batches([batch])
+
+    def described(self, path: Path, columns: Sequence[TargetColumn]) -> tuple[ContentProof, tuple[ColumnStats, ...]]:
+        """Proof and bounds of the file as it was written."""
+        scans = [column.scan for column in columns]
+        scan = uniform_scan_sql([str(path)], scans)
+        return self.proof(scan, scans), self._stats(scan, columns)
 
     def write(
         self, select: str, *, name: str, columns: Sequence[TargetColumn], order_by: Sequence[str]
@@ -158,5 +171,5 @@ def _translated() -> Iterator[None]:
         raise StoreUnavailable("The rewrite needs more memory or disk than it may use") from exc
     except (duckdb.IOException, OSError) as exc:
         raise StoreUnavailable("A data file could not be read from or written to the local disk") from exc
-    except (duckdb.ConversionException, duckdb.InvalidInputException) as exc:
+    except (duckdb.ConversionException, duckdb.InvalidInputException, duckdb.BinderException) as exc:
         raise DataFileCorrupt("A data file holds what its schema version does not allow") from exc

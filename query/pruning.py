@@ -8,14 +8,16 @@ no condition, and what is not understood is read.
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import MAXYEAR, UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from catalog.partitions import field_name
 from catalog.readset import ReadFile, ReadTable
 from catalog.scanning import has_bounds_of
 from catalog.schema import Column
+from query.bucketing import buckets_of
 from query.constants import Value
 from query.predicates import Condition, TableUse
 from query.request import Params
@@ -40,6 +42,7 @@ class Span(NamedTuple):
 
 
 Test = Callable[[Mapping[str, Any] | None, int], bool]
+Buckets = tuple[str, frozenset[int]]  # the field of a partition, and those of its values that are wanted
 
 
 def needed_files(
@@ -55,23 +58,55 @@ def needed_files(
     if not table.files or not tests or not all(tests) or len(tests) * len(table.files) > MAX_EVALUATIONS:
         return table.files
     most = MAX_EVALUATIONS // (len(tests) * len(table.files))
-    compiled: dict[int, list[list[tuple[int, Test]]]] = {}
+    compiled: dict[int, list[_OfUse]] = {}
     kept = []
     for file in table.files:
         version = file.schema_version
         if version not in compiled:
-            compiled[version] = [[_compiled(table, version, one) for one in of_use[:most]] for of_use in tests]
+            compiled[version] = [_of_use(table, version, of_use[:most]) for of_use in tests]
         if any(_may_matter(file, of_use) for of_use in compiled[version]):
             kept.append(file)
     return tuple(kept)
 
 
-def _may_matter(file: ReadFile, tests: Sequence[tuple[int, Test]]) -> bool:
-    stats = file.stats
-    return all(test(stats[place], file.row_count) for place, test in tests)
+class _OfUse(NamedTuple):
+    """What a file is held against for one use of its table."""
+
+    tests: list[tuple[int, Test]]
+    buckets: list[Buckets]
+
+
+def _may_matter(file: ReadFile, of_use: _OfUse) -> bool:
+    stats, partition = file.stats, file.partition_values
+    return all(test(stats[place], file.row_count) for place, test in of_use.tests) and all(
+        name not in partition or partition[name] in wanted for name, wanted in of_use.buckets
+    )
 
 
 _Wanted = tuple[Column, Condition, tuple[Span, ...]]
+
+
+def _of_use(table: ReadTable, version: int, wanted: Sequence[_Wanted]) -> _OfUse:
+    return _OfUse(
+        tests=[_compiled(table, version, one) for one in wanted],
+        buckets=[found for one in wanted for found in _buckets(table, version, one)],
+    )
+
+
+def _buckets(table: ReadTable, version: int, wanted: _Wanted) -> Iterator[Buckets]:
+    """The buckets in which a value can be what the condition asks for, by each division of its column."""
+    column, condition, spans = wanted
+    if condition.operator not in ("=", "in") or any(span.low != span.high for span in spans):
+        return
+    schema = table.schema if version == table.schema.version else table.other_schemas.get(version)
+    stored = next((held for held in schema.columns if held.field_id == column.field_id), None) if schema else None
+    if stored is None or stored.type != column.type:
+        return
+    for field_id, count in table.buckets:
+        if field_id == column.field_id:
+            found = buckets_of((span.low for span in spans), kind=column.type, count=count)
+            if found is not None:
+                yield field_name(column=stored.name, transform=f"bucket[{count}]"), found
 
 
 def _tests(

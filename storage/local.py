@@ -84,7 +84,7 @@ class LocalStore:
         with self._opened(key) as file:
             return _info(normalise(key), os.fstat(file))
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         parent, slash, rest = prefix.rpartition("/")
         if slash:
             parent = normalise(parent)
@@ -97,7 +97,7 @@ class LocalStore:
             return
         with _answered("The object store's directory"):
             self._root.stat()  # a root that is gone is no empty store
-            yield from self._walk(here, f"{parent}/" if parent else "", rest)
+            yield from self._walk(here, f"{parent}/" if parent else "", rest, os.fsencode(after))
 
     def delete_many(self, keys: Iterable[str]) -> Keys:
         failed: Keys = []
@@ -171,17 +171,19 @@ class LocalStore:
         finally:
             os.close(file)
 
-    def _walk(self, directory: Path, base: str, begins: str) -> Iterator[ObjectInfo]:
+    def _walk(self, directory: Path, base: str, begins: str, after: bytes) -> Iterator[ObjectInfo]:
         # A directory sorts as its name and a slash: as the keys below it do.
         found: list[tuple[bytes, os.DirEntry[str]]] = []
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
             for entry in entries:
                 if entry.name.startswith(begins) and not (base == "" and entry.name == TEMPORARY):
                     below = "/" if entry.is_dir(follow_symlinks=False) else ""
-                    found.append((os.fsencode(entry.name + below), entry))
+                    key = os.fsencode(base + entry.name + below)
+                    if key > after or (below and after.startswith(key)):
+                        found.append((key, entry))
         for _, entry in sorted(found, key=lambda pair: pair[0]):
             if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(directory / entry.name, f"{base}{entry.name}/", "")
+                yield from self._walk(directory / entry.name, f"{base}{entry.name}/", "", after)
             elif entry.is_file(follow_symlinks=False):
                 with suppress(FileNotFoundError):
                     yield _info(base + entry.name, entry.stat(follow_symlinks=False))

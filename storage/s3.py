@@ -124,12 +124,17 @@ class S3Store:
             found = self._session().client.stat_object(self._bucket, self._prefix + key)
             return _info(key, found.size, found.last_modified)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
         parent, slash, _ = prefix.rpartition("/")
         if slash:
             normalise(parent)
         with translated(prefix):
-            found = self._session().client.list_objects(self._bucket, prefix=self._prefix + prefix, recursive=True)
+            found = self._session().client.list_objects(
+                self._bucket,
+                prefix=self._prefix + prefix,
+                recursive=True,
+                start_after=self._prefix + after if after else None,
+            )
             for item in found:
                 name = item.object_name or ""
                 yield _info(name.removeprefix(self._prefix), item.size, item.last_modified)

@@ -54,8 +54,11 @@ class ObjectStore(Protocol):
     def stat(self, key: str) -> ObjectInfo:
         """Size and time of the object, or `ObjectNotFound`."""
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """The objects whose keys begin with `prefix`, in the order of the keys' bytes, a page at a time."""
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectInfo]:
+        """The objects whose keys begin with `prefix`, in the order of the keys' bytes, a page at a time.
+
+        With `after`, those whose keys come behind it in that order; whether it is an object's key does not matter.
+        """
 
     def delete_many(self, keys: Iterable[str]) -> Keys:
         """The objects are gone; returns the keys that could not be deleted. A key without object is no failure."""

@@ -251,6 +251,9 @@ class Config(BaseModel):
     orphan_sweep_every: Duration = Field(
         timedelta(hours=1), description="How often runs of retention list the object store to find orphans."
     )
+    integrity_bytes_per_second: SizeOrNone = Field(
+        128 * 2**20, description="Bytes of data files a second that a deep integrity run reads; 0: as fast as it can."
+    )
 
     # Backup
     backup_key: str = Field(

@@ -115,6 +115,12 @@ restore_drill_runs = Counter("duckmesh_restore_drill_runs_total", "Restore drill
 restore_drill_duration = Histogram(
     "duckmesh_restore_drill_duration_seconds", "Seconds from a restore drill's start to its end.", buckets=_LONG_SECONDS
 )
+integrity_orphan_files = Counter(
+    "duckmesh_integrity_orphan_files_total", "Objects that integrity runs have found and no row names."
+)
+integrity_catalog_findings = Counter(
+    "duckmesh_integrity_catalog_findings_total", "Contradictions that integrity runs have found within the catalog."
+)
 
 _MultiProcess: Any = multiprocess.MultiProcessCollector  # the library has no types for it
 

@@ -181,6 +181,17 @@ def test_objects_are_listed_in_the_order_of_their_keys_bytes(store: ObjectStore)
     assert keys(store, "nothing/like/it") == []
 
 
+def test_a_listing_goes_on_behind_any_key(store: ObjectStore) -> None:
+    names = sorted(["a-b", "a/1", "a/2/x", "a/2/y", "b", "é/1"], key=str.encode)
+    for name in names:
+        store.put(name, b"x")
+    for after in ("", "a", "a/", "a/1", "a/1/", "a/1/x", "a-b", "a/z", "b", "c", "é"):
+        for prefix in ("", "a/"):
+            listed = [info.key for info in store.list(prefix, after=after)]
+            expected = [name for name in names if name.startswith(prefix) and name.encode() > after.encode()]
+            assert listed == expected, (prefix, after)
+
+
 @pytest.mark.long
 def test_a_long_listing_and_a_long_deletion_are_whole(store: ObjectStore) -> None:
     names = [f"l/{i % 50:02}/{i:05}" for i in range(1_250)]

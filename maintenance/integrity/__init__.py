@@ -1,0 +1,1 @@
+"""The catalog held against the object store, and against itself."""

@@ -1,227 +1,264 @@
-"""Small files of a table become fewer, and the operations on its keys are folded: the core that runs are made of.
+"""The job that keeps tables in few files: small ones are merged, and the operations on keys are folded.
 
-Work goes in slices. Each slice replaces a few files by what holds the same rows, as far as a query can see, and is
-published by itself, by compare-and-set on every file that it was computed from. A slice that is overtaken, or whose
-process dies, has changed nothing and leaves at worst objects that no row names.
+What a query sees stays as it is, in every snapshot. The catalog says what is left to do, so a run that died is simply
+begun again; its cursor only spares it the tables that it was through with, and keeps its totals.
 """
 
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated
 
-import structlog
-from django.db import connection, transaction
+from pydantic import Field
 
-from catalog.errors import PublishConflict
-from catalog.models import Snapshot, SnapshotFile
-from catalog.publish import NewFile, lock_head, publish_snapshot
-from catalog.tables import live_tables
-from duckmesh.kernel.failpoints import failpoint
-from maintenance.errors import RewriteTooSlow
-from maintenance.inventory import Inventory, load_inventory
-from maintenance.rewrite import RewriteLimits, rewriter
-from maintenance.slices import Slice, SliceKind
-from maintenance.tiers import CompactionPolicy, TableFile, by_partition, chunks, foldable, merges, worth_folding
-from maintenance.workbench import Workbench
-from storage.store import ObjectStore
+from catalog.errors import TableNotFound, TenantNotFound
+from catalog.models import TableDef, Tenant
+from catalog.tables import TableInfo, live_tables
+from duckmesh.kernel.config import Config
+from duckmesh.kernel.errors import JSON
+from maintenance.compactor import CompactionLimits, CompactionResult, SliceDone, Watch, compact_table
+from maintenance.errors import RewriteNeedsRoom
+from maintenance.inventory import load_inventory
+from maintenance.job import JobOptions, Progress, Scope, Workplace
+from maintenance.planning import Fold, Work, plan_table
+from maintenance.rewrite import RewriteLimits
+from maintenance.tally import Shape, Standing, TableDone, Tally
+from maintenance.tiers import CompactionPolicy, TableFile
 
-log = structlog.get_logger(__name__)
-
-_ACTOR = "compaction"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompactionLimits:
-    """What a run may use: of this machine, and of time for one slice."""
-
-    rewrite: RewriteLimits
-    attempt: timedelta = timedelta(minutes=30)
+_MOST_TABLES = 100
+_MOST_GROUPS = 1_000
+_MOST_INPUTS = 100
 
 
-@dataclass(frozen=True, kw_only=True)
-class SliceDone:
-    """What one slice has replaced by what, in the snapshot that it made."""
+class CompactionOptions(JobOptions):
+    """`full` asks for as few files as there can be. The others replace what the configuration says, if given."""
 
-    snapshot_id: int
-    kind: SliceKind
-    input_files: int
-    input_rows: int
-    input_bytes: int
-    output_files: int
-    output_rows: int
-    output_bytes: int
+    full: bool = False
+    min_input_files: Annotated[int, Field(ge=2, le=1_000)] | None = None
+    target_file_bytes: Annotated[int, Field(ge=2**16, le=2**32)] | None = None
+    max_fresh_files: Annotated[int, Field(ge=2, le=1_000)] | None = None
+    min_fold_files: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    dead_share: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    def policy(self, configured: CompactionPolicy) -> CompactionPolicy:
+        """The configured policy with what these options say."""
+        given = self.model_dump(exclude_none=True, exclude={"full", "dry_run"})
+        changed = CompactionPolicy(**{**asdict(configured), **given})
+        return changed.full() if self.full else changed
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompactionResult:
-    """What a run has done. `overtaken` says that something else changed its files, so that it stopped early."""
+class CompactionSettings:
+    """What the configuration says of compaction."""
 
-    slices: tuple[SliceDone, ...]
-    overtaken: bool
-
-
-def compact_table(
-    *, tenant_id: str, table_id: int, store: ObjectStore, policy: CompactionPolicy, limits: CompactionLimits
-) -> CompactionResult:
-    """Every file of the table that the policy asks for is rewritten, as far as nothing else changes them meanwhile.
-
-    Raises `TableNotFound`, and `RewriteUnproven` if a rewritten file does not hold what it must.
-    """
-    inventory = load_inventory(tenant_id=tenant_id, table_id=table_id)
-    overtaken = False
-    with rewriter(limits.rewrite) as engine:
-        bench = Workbench(inventory=inventory, store=store, engine=engine)
-        run = _Run(inventory=inventory, bench=bench, policy=policy, attempt=limits.attempt)
-        try:
-            for group in _groups(inventory):
-                run.compact(group)
-        except PublishConflict:
-            log.warning("compaction_overtaken", tenant_id=tenant_id, table_id=table_id)
-            overtaken = True
-    return CompactionResult(slices=tuple(run.done), overtaken=overtaken)
-
-
-def planned(*, tenant_id: str, table_id: int, policy: CompactionPolicy) -> list[tuple[str, tuple[str, ...]]]:
-    """What a run would begin with, changing nothing: the kind of each slice and the objects that it would replace.
-
-    Folded files that a fold cleans are found only while it runs.
-    """
-    inventory = load_inventory(tenant_id=tenant_id, table_id=table_id)
-    slices: list[Slice] = []
-    for group in _groups(inventory):
-        ready, _ = foldable((file for file in group if not file.folded), before=inventory.first_hole)
-        if inventory.key and worth_folding(ready, [file for file in group if file.folded], policy):
-            slices.append(Slice(kind=SliceKind.SETTLE, inputs=ready))
-        slices += _plain_slices(group, inventory, policy)
-    return [(item.kind.value, tuple(file.path for file in item.inputs)) for item in slices]
-
-
-def _groups(inventory: Inventory) -> list[tuple[TableFile, ...]]:
-    """Files that are compacted together: a partition's, or all of a keyed table where a key may be in two groups."""
-    groups = by_partition(inventory.files)
-    return groups if not inventory.key or inventory.partitions_divide_keys else [inventory.files]
-
-
-def _plain_slices(files: tuple[TableFile, ...], inventory: Inventory, policy: CompactionPolicy) -> list[Slice]:
-    """The slices of a group that can be done in any order, each file in one at most."""
-    if not inventory.key:
-        return [Slice(kind=SliceKind.MERGE, inputs=chunk) for chunk in merges(files, policy)]
-    folded = [file for file in files if file.folded]
-    slices = [Slice(kind=SliceKind.MERGE, inputs=chunk) for chunk in merges(folded, policy)]
-    # What lies before the failed write is kept apart from what lies after it, so that it can be folded while it waits.
-    hole = inventory.first_hole
-    older = [file for file in files if not file.folded and (hole is None or file.max_token < hole)]
-    newer = [file for file in files if not file.folded and hole is not None and file.max_token >= hole]
-    slices += [
-        Slice(kind=SliceKind.GATHER, inputs=chunk)
-        for side in (older, newer)
-        if len(side) >= policy.max_fresh_files
-        for chunk in chunks(side, most_bytes=policy.max_input_bytes)
-        if len(chunk) > 1
-    ]
-    return slices
-
-
-@dataclass(kw_only=True)
-class _Run:
-    """A run on its way through the groups of a table's files."""
-
-    inventory: Inventory
-    bench: Workbench
     policy: CompactionPolicy
-    attempt: timedelta
-    done: list[SliceDone] = field(default_factory=list)
-    # The table's live files as this run knows them: those it saw and those it made.
-    known: set[int] = field(init=False)
+    limits: CompactionLimits
 
-    def __post_init__(self) -> None:
-        self.known = {file.file_id for file in self.inventory.files}
-
-    def compact(self, group: tuple[TableFile, ...]) -> None:
-        """All slices of the group are published."""
-        rest = self._fold(group) if self.inventory.key else group
-        for item in _plain_slices(rest, self.inventory, self.policy):
-            self._rewrite(item)
-
-    def _fold(self, group: tuple[TableFile, ...]) -> tuple[TableFile, ...]:
-        """Folds what can be, if that is worth it; the files of the group that this has left untouched."""
-        folded = [file for file in group if file.folded]
-        fresh = [file for file in group if not file.folded]
-        ready, reached = foldable(fresh, before=self.inventory.first_hole)
-        if not worth_folding(ready, folded, self.policy):
-            return group
-        touched = self.bench.touched(folded, later=ready)
-        for chunk in chunks(touched, most_bytes=self.policy.target_file_bytes):
-            self._rewrite(Slice(kind=SliceKind.CLEAN, inputs=chunk, later=ready))
-        self._rewrite(Slice(kind=SliceKind.SETTLE, inputs=ready), settles_to=reached)
-        gone = {file.file_id for file in (*touched, *ready)}
-        return tuple(file for file in group if file.file_id not in gone)
-
-    def _rewrite(self, item: Slice, *, settles_to: int | None = None) -> None:
-        deadline = _deadline(self.attempt)
-        added: list[NewFile] = []
-        for number, made in enumerate(self.bench.rewrite(item, target_bytes=self.policy.target_file_bytes)):
-            failpoint("compaction.after_read")
-            added.append(self.bench.put(made, item=item, number=number))
-        failpoint("compaction.after_put")
-        with transaction.atomic():
-            snapshot_id = self._publish(item, added, settles_to=settles_to, deadline=deadline)
-            failpoint("compaction.before_commit")
-        failpoint("compaction.after_commit")
-        done = SliceDone(
-            snapshot_id=snapshot_id,
-            kind=item.kind,
-            input_files=len(item.inputs),
-            input_rows=sum(file.row_count for file in item.inputs),
-            input_bytes=sum(file.size_bytes for file in item.inputs),
-            output_files=len(added),
-            output_rows=sum(file.row_count for file in added),
-            output_bytes=sum(file.size_bytes for file in added),
+    @classmethod
+    def of(cls, config: Config) -> "CompactionSettings":
+        """Compaction's part of the configuration."""
+        return cls(
+            policy=CompactionPolicy(
+                min_input_files=config.compaction_min_input_files,
+                target_file_bytes=config.compaction_target_file_bytes,
+                max_input_bytes=config.compaction_max_input_bytes,
+                max_input_files=config.compaction_max_input_files,
+                max_fresh_files=config.compaction_max_fresh_files,
+                min_fold_files=config.compaction_min_fold_files,
+                dead_share=config.compaction_dead_share,
+            ),
+            limits=CompactionLimits(
+                rewrite=RewriteLimits(
+                    memory_bytes=config.compaction_memory_bytes,
+                    spill_bytes=config.compaction_spill_bytes,
+                    threads=config.compaction_threads,
+                    keep_free_bytes=config.min_free_disk_bytes,
+                ),
+                attempt=config.attempt_limit,
+            ),
         )
-        self.done.append(done)
-        log.info("files_compacted", tenant_id=self.inventory.tenant_id, **asdict(done))
 
-    def _publish(self, item: Slice, added: list[NewFile], *, settles_to: int | None, deadline: datetime) -> int:
-        """The slice is in the next snapshot, if all that it was computed from is still so."""
-        tenant_id, table_id = self.inventory.tenant_id, self.inventory.table.table_id
-        lock_head(tenant_id=tenant_id)
-        if _is_past(deadline):
-            raise RewriteTooSlow("The rewrite took longer than an attempt may.", retry_after=1)
-        live = {
-            row.file_id: row.file
-            for row in SnapshotFile.objects.select_related("file").filter(table_id=table_id, removed_in=None)
+
+def perform(
+    *,
+    scope: Scope,
+    options: CompactionOptions,
+    place: Workplace,
+    settings: CompactionSettings,
+    progress: Progress,
+) -> dict[str, JSON]:
+    """The tables of the scope are compacted as far as the policy asks for. A dry run tells what that would begin with.
+
+    Raises `TenantNotFound` or `TableNotFound` if the scope names what does not exist, and `RewriteNeedsRoom` if there
+    was work and the disk had no room for any of it.
+    """
+    policy = options.policy(settings.policy)
+    tables = list(_tables(scope))
+    if options.dry_run:
+        return _plan(tables, policy, progress)
+    run = _Run(place=place, policy=policy, limits=settings.limits, progress=progress)
+    for number, table in enumerate(tables):
+        run.compact(table, begins_at=number / len(tables), share=1 / len(tables))
+    return run.ended()
+
+
+def _tables(scope: Scope) -> Iterator[TableInfo]:
+    """The live tables of the scope, in an order that never changes."""
+    tenants = Tenant.objects.all()
+    if scope.tenant_id is not None:
+        tenants = tenants.filter(tenant_id=scope.tenant_id)
+        if not tenants.exists():
+            raise TenantNotFound(f"There is no tenant {scope.tenant_id}.", tenant_id=scope.tenant_id)
+    elif scope.table_id is not None:
+        tenants = tenants.filter(tenant_id__in=TableDef.objects.filter(table_id=scope.table_id).values("tenant_id"))
+    found = False
+    for tenant_id in sorted(tenants.values_list("tenant_id", flat=True)):
+        for table in sorted(live_tables(tenant_id=tenant_id).tables.values(), key=lambda table: table.table_id):
+            if scope.table_id in (None, table.table_id):
+                found = True
+                yield table
+    if scope.table_id is not None and not found:
+        raise TableNotFound("The table is gone.", table_id=scope.table_id)
+
+
+def _named(table: TableInfo) -> dict[str, JSON]:
+    return {"tenant_id": table.tenant_id, "table_id": table.table_id, "table_name": table.name}
+
+
+def _plan(tables: list[TableInfo], policy: CompactionPolicy, progress: Progress) -> dict[str, JSON]:
+    groups: list[JSON] = []
+    total = files = size = 0
+    for number, table in enumerate(tables):
+        progress.at("planning", number / len(tables))
+        for item in planned(tenant_id=table.tenant_id, table_id=table.table_id, policy=policy):
+            total += 1
+            files += len(item.inputs)
+            size += item.input_bytes
+            if len(groups) < _MOST_GROUPS:
+                groups.append({**_named(table), **_described(item)})
+    return {
+        "dry_run": True,
+        "tables_examined": len(tables),
+        "group_count": total,
+        "input_files": files,
+        "input_bytes": size,
+        "groups": groups,
+    }
+
+
+def planned(*, tenant_id: str, table_id: int, policy: CompactionPolicy) -> list[Work]:
+    """What a run over the table would begin with; nothing is changed. Raises `TableNotFound`."""
+    return plan_table(load_inventory(tenant_id=tenant_id, table_id=table_id), policy=policy)
+
+
+def _described(item: Work) -> dict[str, JSON]:
+    """A piece of work for people. A fold also rewrites those of `folded_files` that hold keys of its inputs."""
+    group: dict[str, JSON] = {
+        "kind": item.kind,
+        "partition": dict(item.inputs[0].partition_values),
+        "files": len(item.inputs),
+        "rows": sum(file.row_count for file in item.inputs),
+        "bytes": item.input_bytes,
+        "inputs": [file.path for file in item.inputs[:_MOST_INPUTS]],
+    }
+    if isinstance(item, Fold):
+        group |= {"folded_files": len(item.folded), "folded_bytes": sum(file.size_bytes for file in item.folded)}
+    return group
+
+
+class _Run(Watch):
+    """A run over several tables, which goes on from where its cursor says."""
+
+    def __init__(
+        self, *, place: Workplace, policy: CompactionPolicy, limits: CompactionLimits, progress: Progress
+    ) -> None:
+        self._place, self._policy, self._limits, self._progress = place, policy, limits, progress
+        self._standing = Standing.model_validate(progress.cursor)
+        self._from, self._share = 0.0, 1.0
+        self._short: RewriteNeedsRoom | None = None
+
+    def compact(self, table: TableInfo, *, begins_at: float, share: float) -> None:
+        """The table is compacted, unless an earlier process of this run was through with it, or it is gone."""
+        standing = self._standing
+        if standing.after is not None and (table.tenant_id, table.table_id) <= standing.after:
+            return
+        self._from, self._share = begins_at, share
+        if standing.table is None or standing.table.table_id != table.table_id:
+            here = TableDone(tenant_id=table.tenant_id, table_id=table.table_id, table_name=table.name)
+            self._standing = standing.model_copy(update={"table": here})
+        try:
+            result = compact_table(
+                tenant_id=table.tenant_id,
+                table_id=table.table_id,
+                place=self._place,
+                policy=self._policy,
+                limits=self._limits,
+                watch=self,
+            )
+        except TableNotFound:
+            result = None
+        self._finish(table, result)
+
+    def at(self, phase: str, done: float) -> None:
+        self._progress.at(phase, self._from + self._share * done)
+
+    def begins(self, files: Sequence[TableFile]) -> None:
+        here = self._here
+        if not here.tally.slices:
+            self._update(here.model_copy(update={"before": Shape.of(files)}))
+        self.at("planning", 0)
+
+    def published(self, done: SliceDone) -> None:
+        here = self._here
+        facts = {name: value for name, value in asdict(done).items() if name not in ("snapshot_id", "kind")}
+        self._update(here.model_copy(update={"tally": here.tally + Tally(slices=1, **facts)}))
+        self._progress.save(self._standing.model_dump(mode="json"))
+        self._progress.step(done.kind.value, table=here.table_name, snapshot_id=done.snapshot_id, **facts)
+
+    def ended(self) -> dict[str, JSON]:
+        """What the run has done, all its processes together."""
+        standing = self._standing
+        total = standing.total
+        if self._short is not None and not total.tally.slices:
+            raise self._short
+        return {
+            "dry_run": False,
+            "tables_examined": standing.examined,
+            "tables_compacted": standing.compacted,
+            **total.tally.model_dump(),
+            "before": total.before.document(),
+            "after": total.after.document(),
+            "tables": [table.document() for table in standing.tables],
         }
-        needed = self.known if settles_to is not None else {file.file_id for file in (*item.inputs, *item.later)}
-        if not needed <= live.keys():
-            raise PublishConflict("A file that the rewrite read has left the latest snapshot.", files=len(needed))
-        present = next((t for t in live_tables(tenant_id=tenant_id).tables.values() if t.table_id == table_id), None)
-        if present is None or not self.inventory.fits(present.schema):
-            raise PublishConflict("The table was dropped, or older columns of it have come back.", table_id=table_id)
-        if settles_to is not None and any(
-            file.folded or file.min_token <= settles_to for id_, file in live.items() if id_ not in self.known
-        ):
-            raise PublishConflict("Older rows of the table have come back.", token=settles_to)
-        snapshot = publish_snapshot(
-            tenant_id=tenant_id,
-            kind=Snapshot.Kind.COMPACTION,
-            actor=_ACTOR,
-            added=added,
-            removed=[file.file_id for file in item.inputs],
+
+    @property
+    def _here(self) -> TableDone:
+        assert self._standing.table is not None, "a table is being compacted"
+        return self._standing.table
+
+    def _update(self, here: TableDone) -> None:
+        self._standing = self._standing.model_copy(update={"table": here})
+
+    def _finish(self, table: TableInfo, result: CompactionResult | None) -> None:
+        """The run is through with the table; it is listed if something was to be done there."""
+        here, standing = self._here, self._standing
+        if result is not None:
+            self._short = result.short or self._short
+            missed = Tally(overtaken=result.overtaken, skipped=result.skipped)
+            here = here.model_copy(update={"tally": here.tally + missed, "after": Shape.of(result.after)})
+        total = standing.total
+        listed = here.tally != Tally()
+        self._standing = Standing(
+            after=(table.tenant_id, table.table_id),
+            examined=standing.examined + 1,
+            compacted=standing.compacted + bool(here.tally.slices),
+            total=total.model_copy(
+                update={
+                    "tally": total.tally + here.tally,
+                    "before": total.before + here.before,
+                    "after": total.after + here.after,
+                }
+            ),
+            tables=(*standing.tables, here) if listed and len(standing.tables) < _MOST_TABLES else standing.tables,
         )
-        made = SnapshotFile.objects.filter(tenant_id=tenant_id, table_id=table_id, added_in=snapshot.snapshot_id)
-        self.known -= {file.file_id for file in item.inputs}
-        self.known |= set(made.values_list("file_id", flat=True))
-        return snapshot.snapshot_id
-
-
-def _deadline(limit: timedelta) -> datetime:
-    """When an attempt that begins now must have published, by the database's clock."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp() + make_interval(secs => %s)", [limit.total_seconds()])
-        found: datetime = cursor.fetchone()[0]
-        return found
-
-
-def _is_past(deadline: datetime) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp() > %s", [deadline])
-        return bool(cursor.fetchone()[0])
+        if listed:
+            self._progress.save(self._standing.model_dump(mode="json"))

@@ -17,6 +17,12 @@ class RewriteTooSlow(Unavailable):
     code = "REWRITE_TOO_SLOW"
 
 
+class RewriteNeedsRoom(Unavailable):
+    """The disk has too little room for the rewrite; nothing was done."""
+
+    code = "REWRITE_NEEDS_ROOM"
+
+
 class RunCancelled(Conflict):
     """Somebody asked for the run to stop; what it had finished stays."""
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from duckmesh.kernel.config import QUERY_SLACK, Config
 from duckmesh.kernel.spans import ladder
-from maintenance import compaction_job, retention
+from maintenance import compaction, retention
 from maintenance.integrity import job as integrity_job
 from maintenance.integrity.job import IntegrityLimits, IntegrityOptions
 from maintenance.job import Job, Kind, Workplace
@@ -23,7 +23,11 @@ from storage.factory import StoreSettings, open_store
 def jobs(config: Config) -> Mapping[Kind, Job]:
     """Every job by its kind."""
     found = [
-        Job(kind=Kind.COMPACTION, options=compaction_job.CompactionOptions, perform=compaction_job.perform),
+        Job(
+            kind=Kind.COMPACTION,
+            options=compaction.CompactionOptions,
+            perform=partial(compaction.perform, settings=compaction.CompactionSettings.of(config)),
+        ),
         _retention(config),
         _integrity(config),
     ]

@@ -7,6 +7,7 @@ bounds, the same content proof. Bounds and proof are taken from the file as it w
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import pyarrow as pa
 from storage.bounds import bounds
 from storage.errors import ContentHashChanged, DataFileCorrupt, StoreUnavailable
 from storage.parquet import ColumnStats, copy_sql, sha256_of
-from storage.proof import GOLDEN_SQL, GOLDEN_SUM, ContentProof, proof_sql
+from storage.proof import GOLDEN_SQL, GOLDEN_SUM, ContentProof, hash_sum_sql, proof_sql
 from storage.reading import ScanColumn, quote_name, uniform_scan_sql
 
 _BATCH_ROWS = 65_536
@@ -27,12 +28,12 @@ _UNBOUNDED = frozenset({"binary", "json", "list"})
 
 @dataclass(frozen=True, kw_only=True)
 class RewriteLimits:
-    """What a rewrite may use of this machine. `scratch` is where its private directory is made."""
+    """What a rewrite may use of this machine. `keep_free_bytes` of the disk are not for it."""
 
-    scratch: Path
     memory_bytes: int = 512 * 2**20
     spill_bytes: int = 64 * 2**30
     threads: int = 2
+    keep_free_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,49 +78,56 @@ class Rewriter:
             for batch in self._connection.execute(sql).to_arrow_reader(_BATCH_ROWS):
                 yield pa.Table.from_batches([batch])
 
-    def described(self, path: Path, columns: Sequence[TargetColumn]) -> tuple[ContentProof, tuple[ColumnStats, ...]]:
-        """Proof and bounds of the file as it was written."""
-        scans = [column.scan for column in columns]
-        scan = uniform_scan_sql([str(path)], scans)
-        return self.proof(scan, scans), self._stats(scan, columns)
-
     def write(
         self, select: str, *, name: str, columns: Sequence[TargetColumn], order_by: Sequence[str]
     ) -> Rewritten | None:
-        """The rows of `select` are in the file `name` of the directory, in this order; None if there are none."""
+        """The rows of `select` are in the file `name` of the directory; None if there are none.
+
+        They are sorted by `order_by`. If it names nothing they keep their order, which spares the sorting.
+        """
         path = self.directory / name
         scans = [column.scan for column in columns]
         names = ", ".join(quote_name(scan.name) for scan in scans)
-        order = ", ".join(map(quote_name, order_by))
-        written = self.rows(copy_sql(f"SELECT {names} FROM ({select}) ORDER BY {order}", path, scans))[0][0]
+        order = " ORDER BY " + ", ".join(map(quote_name, order_by)) if order_by else ""
+        # An ORDER BY is kept in any case, and without the other promise it takes half of the memory.
+        self.rows(f"SET preserve_insertion_order = {not order_by}")
+        written = self.rows(copy_sql(f"SELECT {names} FROM ({select}){order}", path, scans))[0][0]
         if not written:
             path.unlink()
             return None
-        scan = uniform_scan_sql([str(path)], scans)
-        return Rewritten(
-            path=path,
-            size_bytes=path.stat().st_size,
-            sha256=sha256_of(path),
-            proof=self.proof(scan, scans),
-            columns=self._stats(scan, columns),
-        )
+        # The digest is taken beside the scan: both leave Python alone while they run.
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            digest = beside.submit(sha256_of, path)
+            proof, stats = self.described(path, columns)
+            return Rewritten(
+                path=path, size_bytes=path.stat().st_size, sha256=digest.result(), proof=proof, columns=stats
+            )
 
-    def _stats(self, scan: str, columns: Sequence[TargetColumn]) -> tuple[ColumnStats, ...]:
+    def described(self, path: Path, columns: Sequence[TargetColumn]) -> tuple[ContentProof, tuple[ColumnStats, ...]]:
+        """Proof and bounds of the file as it was written, in one scan of it."""
+        scans = [column.scan for column in columns]
         found = [expression for column in columns for expression in _extremes(column)]
+        sql = f"SELECT count(*), {hash_sum_sql(scans)}, {', '.join(found)} FROM {uniform_scan_sql([str(path)], scans)}"
         with _translated():
-            row = self._connection.execute(f"SELECT count(*), {', '.join(found)} FROM {scan}").to_arrow_table()
-        total = int(row.column(0)[0].as_py())
-        return tuple(
-            _column_stats(column, row.columns[first : first + 3], total)
-            for column, first in zip(columns, range(1, 3 * len(columns), 3), strict=True)
+            row = self._connection.execute(sql).to_arrow_table()
+        count, hash_sum = int(row.column(0)[0].as_py()), int(row.column(1)[0].as_py())
+        stats = tuple(
+            _column_stats(column, row.columns[first : first + 3], count)
+            for column, first in zip(columns, range(2, 2 + 3 * len(columns), 3), strict=True)
         )
+        return ContentProof(count=count, hash_sum=hash_sum), stats
+
+
+def spare_bytes(directory: Path, limits: RewriteLimits) -> int:
+    """How much a rewrite may write to the disk of `directory`; below zero where it is short already."""
+    return shutil.disk_usage(directory).free - limits.keep_free_bytes
 
 
 @contextmanager
-def rewriter(limits: RewriteLimits) -> Iterator[Rewriter]:
-    """A rewriter within these limits; nothing of it is left behind."""
-    limits.scratch.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(dir=limits.scratch, prefix="rewrite-"))
+def rewriter(limits: RewriteLimits, *, scratch: Path) -> Iterator[Rewriter]:
+    """A rewriter within these limits, in a private directory of `scratch`; nothing of it is left behind."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(dir=scratch, prefix="rewrite-"))
     try:
         with _translated():
             connection = _connect(limits, directory)
@@ -135,8 +143,7 @@ def _connect(limits: RewriteLimits, directory: Path) -> duckdb.DuckDBPyConnectio
             "threads": limits.threads,
             "memory_limit": f"{limits.memory_bytes // 1024}KiB",
             "temp_directory": str(directory / "spill"),
-            "max_temp_directory_size": f"{limits.spill_bytes // 1024}KiB",
-            "preserve_insertion_order": False,  # an ORDER BY is kept all the same, and it halves the memory
+            "max_temp_directory_size": f"{_spill_bytes(limits, directory) // 1024}KiB",
             "enable_external_file_cache": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
@@ -146,6 +153,10 @@ def _connect(limits: RewriteLimits, directory: Path) -> duckdb.DuckDBPyConnectio
     if connection.execute(GOLDEN_SQL).fetchall()[0][0] != GOLDEN_SUM:
         raise ContentHashChanged("DuckDB's hash() is not the one of the recorded content proofs")
     return connection
+
+
+def _spill_bytes(limits: RewriteLimits, directory: Path) -> int:
+    return max(0, min(limits.spill_bytes, spare_bytes(directory, limits)))
 
 
 def _extremes(column: TargetColumn) -> list[str]:

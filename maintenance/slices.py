@@ -44,6 +44,11 @@ class Slice:
     later: tuple[TableFile, ...] = ()
 
     @property
+    def input_bytes(self) -> int:
+        """The size of what is replaced."""
+        return sum(file.size_bytes for file in self.inputs)
+
+    @property
     def folded(self) -> bool:
         """Whether what it writes is folded."""
         return self.kind in (SliceKind.CLEAN, SliceKind.SETTLE) or self.inputs[0].folded

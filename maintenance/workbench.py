@@ -1,8 +1,9 @@
 """One slice's files, read in the table's present schema, rewritten, proven, and described for the catalog."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from catalog.publish import NewFile
@@ -18,6 +19,8 @@ from storage.keys import data_file_key
 from storage.proof import CONTENT_HASH_ALGORITHM, ContentProof
 from storage.reading import parts_sql, quote_name
 from storage.store import ObjectStore
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,30 +38,45 @@ class Workbench:
         scans = scan_columns(self.inventory.table.schema, keyed=bool(self.inventory.key))
         return [TargetColumn(scan=scan, kind=(kinds | ours)[scan.name]) for scan in scans]
 
-    def touched(self, folded: Sequence[TableFile], *, later: Sequence[TableFile]) -> list[TableFile]:
-        """Those of the folded files that hold a key with an operation in the later ones."""
+    @property
+    def sorts(self) -> bool:
+        """Whether rows are sorted when files are merged."""
+        return bool(self._sorted_by)
+
+    @property
+    def _sorted_by(self) -> tuple[str, ...]:
+        """Nothing where the inputs, one after the other, are as good an order as any: that of time."""
+        named = self.inventory.table.sort_cols or self.inventory.key
+        return (*named, TOKEN_COLUMN) if named else ()
+
+    def touched(self, folded: Sequence[TableFile], *, later: Sequence[TableFile]) -> Iterator[tuple[TableFile, bool]]:
+        """Each of the folded files, and whether it holds a key with an operation in the later ones."""
+        if not folded:
+            return
         keys = ", ".join(map(quote_name, self.inventory.key))
-        found = []
         with self._local(later) as fresh:
+            self.engine.rows(f"CREATE OR REPLACE TEMP TABLE later AS SELECT DISTINCT {keys} FROM {fresh}")
+        try:
             for file in folded:
                 with self._local([file]) as rows:
-                    matches = f"SELECT 1 FROM {rows} SEMI JOIN (SELECT {keys} FROM {fresh}) USING ({keys}) LIMIT 1"
-                    if self.engine.rows(matches):
-                        found.append(file)
-        return found
+                    yield file, bool(self.engine.rows(f"SELECT 1 FROM {rows} SEMI JOIN later USING ({keys}) LIMIT 1"))
+        finally:
+            self.engine.rows("DROP TABLE later")
 
-    def rewrite(self, item: Slice, *, target_bytes: int) -> Iterator[Rewritten]:
+    def rewrite(self, item: Slice, *, target_bytes: int, before_each: Callable[[], None]) -> Iterator[Rewritten]:
         """The files that replace the slice's inputs, one after the other, none of them empty.
 
-        Raises `RewriteUnproven` instead of the last if together they do not hold the rows that they must.
+        `before_each` is called before each is computed. Raises `RewriteUnproven` instead of the last if together they
+        do not hold the rows that they must.
         """
         columns = self._columns
         scans = [column.scan for column in columns]
         key = self.inventory.key
         gathers = item.kind in (SliceKind.GATHER, SliceKind.SETTLE)
         pieces = -(-sum(file.size_bytes for file in item.inputs) // target_bytes) if gathers else 1
-        with self._local(item.inputs) as inputs, self._local(item.later) as later:
+        with self._local(sorted(item.inputs, key=_age)) as inputs, self._local(item.later) as later:
             for number in range(pieces):
+                before_each()
                 sql = slice_sql(
                     item.kind,
                     inputs=piece_sql(inputs, key=key, number=number, pieces=pieces),
@@ -69,8 +87,9 @@ class Workbench:
                 expected = self._recorded(item)
                 if expected is None:
                     expected = self.engine.proof(sql.expected, scans)
-                order = (*(self.inventory.table.sort_cols or key), TOKEN_COLUMN)
-                made = self.engine.write(sql.select, name=f"{number}.parquet", columns=columns, order_by=order)
+                made = self.engine.write(
+                    sql.select, name=f"{number}.parquet", columns=columns, order_by=self._sorted_by
+                )
                 held = ContentProof(count=0, hash_sum=0) if made is None else made.proof
                 if held != expected:
                     raise RewriteUnproven(
@@ -154,3 +173,8 @@ class Workbench:
         finally:
             for path in fetched:
                 path.unlink(missing_ok=True)
+
+
+def _age(file: TableFile) -> tuple[datetime, int, int]:
+    """What orders files by the time of their events, and by that of their arrival where there is none."""
+    return (file.min_event_time or _NEVER, file.min_token, file.file_id)

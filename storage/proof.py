@@ -35,9 +35,14 @@ class ContentProof:
 
 def proof_sql(source: str, columns: Sequence[ScanColumn]) -> str:
     """A SELECT of (row count, hash sum) over the FROM-able `source`; columns count in the order of their ids."""
+    return f"SELECT count(*), {hash_sum_sql(columns)} FROM {source}"
+
+
+def hash_sum_sql(columns: Sequence[ScanColumn]) -> str:
+    """The aggregate that sums up the rows' hashes."""
     ordered = sorted(columns, key=lambda column: column.field_id)
     terms = [term for c in ordered for term in _terms(quote_name(c.name), c.duckdb_type.upper(), depth=0)]
-    return f"SELECT count(*), coalesce(sum(hash({', '.join(terms)})), 0)::HUGEINT FROM {source}"
+    return f"coalesce(sum(hash({', '.join(terms)})), 0)::HUGEINT"
 
 
 def _terms(value: str, duckdb_type: str, *, depth: int) -> list[str]:

@@ -1,27 +1,37 @@
 """A run's progress as a test sees it: everything is recorded, and the nth call can raise."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from duckmesh.kernel.errors import JSON, DuckMeshError
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(kw_only=True)
 class Recorder:
-    """A `Progress` that remembers. From the call `fail_at` on (from 1, of `at` and `step`), `error` is raised."""
+    """A `Progress` that remembers. From the call `fail_at` on (from 1, of `at` and `step`), `error` is raised.
+
+    `beside` is what happens at each call, before that.
+    """
 
     fail_at: int = 0
     error: DuckMeshError | None = None
     run_id: uuid.UUID = field(default_factory=uuid.uuid4)
     cursor: Mapping[str, JSON] = field(default_factory=dict)
+    beside: Callable[[], None] = _nothing
     phases: list[str] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
     steps: list[tuple[str, dict[str, JSON]]] = field(default_factory=list)
     calls: int = 0
 
     def at(self, phase: str, done: float) -> None:
         assert 0 <= done <= 1
         self.phases.append(phase)
+        self.shares.append(done)
         self._call()
 
     def step(self, name: str, **facts: JSON) -> None:
@@ -32,6 +42,7 @@ class Recorder:
         self.cursor = dict(cursor)
 
     def _call(self) -> None:
+        self.beside()
         self.calls += 1
         if self.error is not None and self.calls >= self.fail_at:
             raise self.error

@@ -1,5 +1,6 @@
 """Tables as a query sees them: the planner's views over a snapshot's files, read by DuckDB in this process."""
 
+from datetime import timedelta
 from typing import Any
 
 import duckdb
@@ -7,7 +8,8 @@ import duckdb
 from catalog.readset import read_set
 from catalog.snapshots import resolve
 from catalog.tables import tables_at
-from maintenance.compaction import CompactionLimits, CompactionResult, compact_table
+from maintenance.compactor import CompactionLimits, CompactionResult, compact_table
+from maintenance.job import Workplace
 from maintenance.rewrite import RewriteLimits
 from maintenance.tiers import CompactionPolicy
 from query import planner
@@ -16,6 +18,8 @@ from query.engine import view_sql
 from tests.lake import Lake
 
 Row = dict[str, Any]
+
+LIMITS = CompactionLimits(rewrite=RewriteLimits(memory_bytes=2**28), attempt=timedelta(minutes=5))
 
 
 def rows_at(lake: Lake, tenant_id: str, table: str = "events", *, snapshot_id: int | None = None) -> list[Row]:
@@ -55,7 +59,7 @@ def compact(lake: Lake, tenant_id: str, table: str = "events", **policy: Any) ->
     return compact_table(
         tenant_id=tenant_id,
         table_id=tables_at(tenant_id=tenant_id, snapshot_id=at)[table.lower()].table_id,
-        store=lake.store,
+        place=Workplace(store=lake.store, scratch=lake.root / "scratch"),
         policy=CompactionPolicy(**policy) if policy else CompactionPolicy().full(),
-        limits=CompactionLimits(rewrite=RewriteLimits(scratch=lake.root / "scratch", memory_bytes=2**28)),
+        limits=LIMITS,
     )

@@ -312,6 +312,43 @@ class Config(BaseModel):
         description="Run tenants' SQL although this system cannot seal the runner. For one's own machine only.",
     )
 
+    # Compaction
+    compaction_min_input_files: int = Field(
+        32,
+        ge=2,
+        description="Files of one tier that are merged together. A row is rewritten as often as its table's number of"
+        " files has digits in this base.",
+    )
+    compaction_target_file_bytes: Size = Field(
+        128 * 2**20, ge=2**16, description="Size of data files to aim at; what is half as large is left alone."
+    )
+    compaction_max_input_bytes: Size = Field(
+        512 * 2**20, description="Most bytes of data files that compaction folds or gathers in one slice."
+    )
+    compaction_max_input_files: Count = Field(
+        1_000, ge=2, description="Most data files that compaction makes one in one slice."
+    )
+    compaction_max_fresh_files: int = Field(
+        20, ge=2, description="Files of operations of one tier of a keyed table that are gathered into one."
+    )
+    compaction_min_fold_files: Count = Field(
+        8, description="Files of operations of a keyed table that are folded together."
+    )
+    compaction_dead_share: float = Field(
+        0.02, ge=0, le=1, description="Share of the folded rows that operations must outnumber to be folded."
+    )
+    compaction_memory_bytes: Size = Field(
+        512 * 2**20,
+        ge=128 * 2**20,
+        description="DuckDB's memory limit in one compaction; the rest spills to `scratch`.",
+    )
+    compaction_spill_bytes: Size = Field(
+        64 * 2**30,
+        description="Most bytes that one compaction spills; and no more than is free but for"
+        " `DUCKMESH_MIN_FREE_DISK_BYTES`.",
+    )
+    compaction_threads: Count = Field(2, description="DuckDB's threads in one compaction.")
+
     # Seeing
     metrics_tenant_labels: bool = Field(
         False, description="Label the gauges of /v1/metrics with tenant names; the page needs no key."
@@ -345,6 +382,10 @@ class Config(BaseModel):
             )
         if self.attempt_limit <= self.lease:
             raise ValueError("DUCKMESH_ATTEMPT_LIMIT must exceed DUCKMESH_LEASE")
+        if self.compaction_max_input_bytes < self.compaction_target_file_bytes:
+            raise ValueError(
+                "DUCKMESH_COMPACTION_MAX_INPUT_BYTES must not be below DUCKMESH_COMPACTION_TARGET_FILE_BYTES"
+            )
         if self.max_waiters >= self.api_threads:
             raise ValueError(
                 "DUCKMESH_MAX_WAITERS must be below DUCKMESH_API_THREADS, or waiting requests starve the others"

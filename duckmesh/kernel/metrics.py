@@ -121,6 +121,9 @@ integrity_orphan_files = Counter(
 integrity_catalog_findings = Counter(
     "duckmesh_integrity_catalog_findings_total", "Contradictions that integrity runs have found within the catalog."
 )
+compaction_bytes_rewritten = Counter(
+    "duckmesh_compaction_bytes_rewritten_total", "Bytes of the data files that compaction has written."
+)
 
 _MultiProcess: Any = multiprocess.MultiProcessCollector  # the library has no types for it
 

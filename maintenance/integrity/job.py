@@ -175,10 +175,10 @@ class _Run:
     def read_contents(self) -> None:
         """Every file has been read, as far as the store gave it."""
         state = self.state
-        limits = RewriteLimits(scratch=self.place.scratch, memory_bytes=self.limits.memory_bytes)
+        limits = RewriteLimits(memory_bytes=self.limits.memory_bytes)
         after = state.after if isinstance(state.after, int) else 0
         failures, unsaved = 0, 0
-        with rewriter(limits) as engine:
+        with rewriter(limits, scratch=self.place.scratch) as engine:
             reader = Reader(store=self.place.store, engine=engine, layouts=Layouts(), spent=self.pace.spent)
             for file in files_to_read(part=self.plan.part, after=after):
                 found: list[Finding] = []

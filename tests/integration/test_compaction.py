@@ -21,15 +21,15 @@ from catalog.snapshots import resolve
 from catalog.tables import create_table, drop_table
 from duckmesh.kernel.errors import JSON
 from ingest.restores import order_restore
-from maintenance.compaction import CompactionLimits, compact_table
+from maintenance.compactor import compact_table
 from maintenance.errors import RewriteUnproven
-from maintenance.rewrite import RewriteLimits
+from maintenance.job import Workplace
 from maintenance.tiers import CompactionPolicy
 from storage.local import LocalStore
 from storage.store import ObjectInfo
 from tests.factories import COLUMNS, make_table, make_tenant
 from tests.lake import Lake, record, write, write_ids
-from tests.tables import compact, rows_at
+from tests.tables import LIMITS, compact, rows_at
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -149,14 +149,14 @@ class Meddling(LocalStore):
         return super().put_file(key, path)
 
 
-def compact_beside(lake: Lake, tenant_id: str, table_id: int, act: Callable[[], None]) -> bool:
-    """Whether a full compaction was overtaken by what happened while it ran."""
+def compact_beside(lake: Lake, tenant_id: str, table_id: int, act: Callable[[], None]) -> int:
+    """How often a full compaction was overtaken by what happened while it ran."""
     return compact_table(
         tenant_id=tenant_id,
         table_id=table_id,
-        store=Meddling(lake.root / "objects", act),
+        place=Workplace(store=Meddling(lake.root / "objects", act), scratch=lake.root / "scratch"),
         policy=CompactionPolicy().full(),
-        limits=CompactionLimits(rewrite=RewriteLimits(scratch=lake.root / "scratch")),
+        limits=LIMITS,
     ).overtaken
 
 
@@ -238,11 +238,11 @@ def test_command_says_what_it_would_do_and_what_it_did(tenant_id: str, capsys: p
         command.run_from_argv(["manage.py", "compact", "--tenant", tenant_id, "--json", *arguments])
         return json.loads(capsys.readouterr().out)["summary"]
 
-    assert run("--dry-run")["tables"][0]["slices"] == []
-    (planned,) = run("--dry-run", "--full")["tables"][0]["slices"]
-    assert planned == {"kind": "merge", "inputs": [file.path for file in live(tenant_id)]}
+    assert run("--dry-run")["groups"] == []
+    (planned,) = run("--dry-run", "--full")["groups"]
+    assert (planned["kind"], planned["inputs"]) == ("merge", [file.path for file in live(tenant_id)])
     assert len(live(tenant_id)) == 2
-    (done,) = run("--full")["tables"][0]["slices"]
+    (done,) = run("--full")["tables"]
     assert (done["input_files"], done["output_files"], done["output_rows"]) == (2, 1, 2)
     assert len(live(tenant_id)) == 1
     assert {row["id"] for row in rows_at(lake, tenant_id)} == {"a", "b"}
@@ -264,8 +264,11 @@ def test_fold_gives_up_when_older_operations_come_back(lake: Lake) -> None:
             at = publish_snapshot(tenant_id=tenant_id, kind=Snapshot.Kind.RESTORE, actor="test").snapshot_id
             SnapshotFile.objects.create(file=old, tenant_id=tenant_id, table_id=table_id, added_in=at)
 
-    assert compact_beside(lake, tenant_id, table_id, restore)
-    assert [file.folded for file in live(tenant_id)] == [False, False]
+    assert compact_beside(lake, tenant_id, table_id, restore) == 1
+    assert {row["id"] for row in rows_at(lake, tenant_id)} == {"a", "b"}
+    assert [file.folded for file in live(tenant_id)] == [True], (
+        "what came back was folded with the rest, once it was seen"
+    )
 
 
 class Remote(LocalStore):
@@ -280,14 +283,13 @@ class Remote(LocalStore):
 def test_files_of_a_remote_store_are_fetched_and_forgotten(lake: Lake, key: list[str]) -> None:
     tenant_id = make_tenant()
     table_id = make_table(tenant_id=tenant_id, primary_key_cols=key).table_id
-    limits = CompactionLimits(rewrite=RewriteLimits(scratch=lake.root / "scratch"))
     for identities in ("ab", "bc"):
         for identity in identities:
             write(tenant_id, [record(identity, key=None)])
             assert lake.materialize(tenant_id) == 1
-        store = Remote(root=lake.root / "objects")
+        place = Workplace(store=Remote(root=lake.root / "objects"), scratch=lake.root / "scratch")
         policy = CompactionPolicy().full()
-        compact_table(tenant_id=tenant_id, table_id=table_id, store=store, policy=policy, limits=limits)
-    assert len(live(tenant_id)) == 1 + bool(key)
+        compact_table(tenant_id=tenant_id, table_id=table_id, place=place, policy=policy, limits=LIMITS)
+    assert len(live(tenant_id)) == 1
     assert sorted(row["id"] for row in rows_at(lake, tenant_id)) == (["a", "b", "c"] if key else ["a", "b", "b", "c"])
     assert not list((lake.root / "scratch").iterdir())

@@ -67,6 +67,7 @@ def test_a_bound_that_can_be_off_is_a_size_or_0(tmp_path: Path, name: str) -> No
         ("RETENTION_LADDER", "1d:1m", "DUCKMESH_RETENTION_LADDER: 1d:1m keeps one of each span"),
         ("RETENTION_LADDER", "1m", "needs steps such as 1m:1d,1d:30d"),
         ("MAX_WAITERS", "64", "DUCKMESH_MAX_WAITERS must be below DUCKMESH_API_THREADS"),
+        ("COMPACTION_MAX_INPUT_BYTES", "1MiB", "DUCKMESH_COMPACTION_MAX_INPUT_BYTES must not be below"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(tmp_path: Path, name: str, value: str, said: str) -> None:

@@ -1,21 +1,40 @@
 """Which files a compaction takes together."""
 
+from dataclasses import replace
+
 import pytest
 
-from maintenance.tiers import CompactionPolicy, TableFile, by_partition, chunks, foldable, merges, worth_folding
+from maintenance.tiers import (
+    CompactionPolicy,
+    TableFile,
+    by_partition,
+    chunks,
+    foldable,
+    gathers,
+    merges,
+    worth_folding,
+)
 
 POLICY = CompactionPolicy(min_input_files=3, target_file_bytes=1_000_000, min_fold_files=2)
 
 
-def file(number: int, *, tokens: tuple[int, int] = (1, 1), size: int = 4_096, rows: int = 1) -> TableFile:
+def file(
+    number: int,
+    *,
+    tokens: tuple[int, int] = (1, 1),
+    size: int = 4_096,
+    rows: int = 1,
+    level: int = 0,
+    folded: bool = False,
+) -> TableFile:
     return TableFile(
         file_id=number,
         path=f"part-{number}",
         row_count=rows,
         size_bytes=size,
         schema_version=1,
-        level=0,
-        folded=False,
+        level=level,
+        folded=folded,
         min_token=tokens[0],
         max_token=tokens[1],
     )
@@ -25,23 +44,54 @@ def ids(files: tuple[TableFile, ...]) -> list[int]:
     return [file.file_id for file in files]
 
 
-def test_files_of_about_one_size_are_merged_and_big_ones_left_alone() -> None:
-    small = [file(number) for number in (1, 2, 3)]
-    larger = [file(number, size=40_000) for number in (4, 5)]
+def test_files_that_were_rewritten_equally_often_are_merged_and_big_ones_left_alone() -> None:
+    fresh = [file(number) for number in (1, 2, 3)]
+    merged = [file(number, level=1) for number in (4, 5)]
     big = [file(number, size=500_000) for number in (6, 7, 8)]
-    assert [ids(chunk) for chunk in merges([*small, *larger, *big], POLICY)] == [[1, 2, 3]]
-    assert [ids(chunk) for chunk in merges([*small, *larger, *big], POLICY.full())] == [[1, 2, 3, 4, 5]]
+    assert [ids(chunk) for chunk in merges([*fresh, *merged, *big], POLICY)] == [[1, 2, 3]]
+    assert [ids(chunk) for chunk in merges([*fresh, *merged, *big], POLICY.full())] == [[1, 2, 3, 4, 5]]
 
 
-def test_no_merge_is_larger_than_the_target() -> None:
+def test_folded_files_of_about_one_size_are_merged_however_often_they_were_cleaned() -> None:
+    small = [file(number, level=number, folded=True) for number in (1, 2, 3)]
+    larger = [file(number, size=40_000, folded=True) for number in (4, 5)]
+    assert [ids(chunk) for chunk in merges([*small, *larger], POLICY)] == [[1, 2, 3]]
+
+
+def test_no_merge_is_larger_than_the_target_or_of_more_files_than_are_read_at_once() -> None:
     files = [file(number, size=400_000) for number in range(6)]
     assert [len(chunk) for chunk in merges(files, POLICY.full())] == [2, 2, 2]
     assert merges(files, POLICY) == []
+    few = replace(POLICY, max_input_files=4)
+    assert [len(chunk) for chunk in merges([file(number) for number in range(11)], few)] == [4, 4, 3]
+
+
+def test_fewer_files_are_merged_if_they_make_one_that_is_big_enough() -> None:
+    many = replace(POLICY, min_input_files=10)
+    assert [len(chunk) for chunk in merges([file(n, size=130_000) for n in range(4)], many)] == [4]
+    assert merges([file(n, size=120_000) for n in range(4)], many) == []
+    assert merges([file(n, size=300_000) for n in range(3)], many) == []
+
+
+def test_operations_are_gathered_with_those_that_were_gathered_equally_often() -> None:
+    policy = replace(POLICY, max_fresh_files=3)
+    fresh = [file(number, tokens=(number, number)) for number in (4, 5, 6)]
+    gathered = [file(number, tokens=(number, number), level=1) for number in (1, 2)]
+    assert [ids(chunk) for chunk in gathers([*fresh, *gathered], policy)] == [[4, 5, 6]]
+    assert [ids(chunk) for chunk in gathers([*fresh[:2], *gathered], policy)] == []
+    assert [ids(chunk) for chunk in gathers([*fresh[:2], *gathered], policy.full())] == [[1, 2, 4, 5]]
+
+
+def test_fold_ends_where_it_would_become_too_large_if_it_can() -> None:
+    files = [file(n, tokens=(n, n), size=40) for n in (1, 2, 3, 4)]
+    assert [foldable(files, before=None, most_bytes=most)[1] for most in (10, 80, 100, 160)] == [1, 2, 2, 4]
+    apart = [file(1, tokens=(1, 9), size=40), file(2, tokens=(2, 3), size=40), file(3, tokens=(10, 10), size=40)]
+    assert foldable(apart, before=None, most_bytes=50)[1] == 9
 
 
 def test_chunks_leave_nothing_out() -> None:
     files = [file(1, size=10), file(2, size=50), file(3, size=5), file(4, size=5)]
-    assert [ids(chunk) for chunk in chunks(files, most_bytes=20)] == [[1], [2], [3, 4]]
+    assert [ids(chunk) for chunk in chunks(files, most_bytes=20, most_files=9)] == [[1], [2], [3, 4]]
 
 
 @pytest.mark.parametrize(

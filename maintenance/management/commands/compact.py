@@ -26,18 +26,23 @@ class Command(RunCommand):
         return {"full": options["full"]}
 
     def lines(self, run: RunInfo) -> list[str]:
-        """A line for each table."""
-        tables: Any = run.summary.get("tables", [])  # the summary is JSON
-        return [_line(table) for table in tables]
+        """A line for each table with work, or in a dry run for each group of files."""
+        summary: Any = run.summary  # it is JSON
+        if summary.get("dry_run"):
+            found = [_group(group) for group in summary["groups"]]
+        else:
+            found = [_table(table) for table in summary.get("tables", [])]
+        return found or ["Nothing to do."]
 
 
-def _line(document: Mapping[str, Any]) -> str:
-    name = f"{document['tenant_id']} {document['table_name']}"
-    if not document["slices"]:
-        return f"{name}: nothing to do."
-    if "overtaken" not in document:
-        files = sum(len(item["inputs"]) for item in document["slices"])
-        return f"{name}: {files} files would be rewritten in {len(document['slices'])} slices."
-    before = sum(done["input_files"] for done in document["slices"])
-    after = sum(done["output_files"] for done in document["slices"])
-    return f"{name}: {before} files became {after}."
+def _group(group: Mapping[str, Any]) -> str:
+    name = f"{group['tenant_id']} {group['table_name']}"
+    partition = "".join(f" {field}={value}" for field, value in group["partition"].items())
+    return f"{name}{partition}: would {group['kind']} {group['files']} files of {group['bytes']:,} bytes."
+
+
+def _table(table: Mapping[str, Any]) -> str:
+    name, before, after = f"{table['tenant_id']} {table['table_name']}", table["before"], table["after"]
+    became = f"{table['input_files']} files became {table['output_files']} in {table['slices']} slices"
+    missed = "".join(f", {table[what]} {what}" for what in ("overtaken", "skipped") if table[what])
+    return f"{name}: {became}{missed}; {before['files']} files before, {after['files']} after."

@@ -16,7 +16,7 @@ from rich.console import Console
 from duckmesh.devstack import stack
 from duckmesh.devstack.programs import free_port
 from duckmesh.kernel.config import Config, load_config
-from tests.benchmarks import columnar, cpu, dump, fairness, ingest, keyed, peer, query, registry, report
+from tests.benchmarks import columnar, cpu, dump, fairness, ingest, keyed, peer, query, registry, report, scan
 from tests.benchmarks.load import Target
 
 Benchmark = Callable[[Target, Config], list[report.Figure]]
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "registry": registry.by_keys_remembered,
     "cpu": cpu.by_program,
     "query": lambda target, config: query.overhead(target, objects=config.home / "objects"),
+    "scan": scan.many_rows,
     "fairness": lambda target, _: fairness.beside_a_hostile_tenant(target),
     "keyed": lambda target, _: keyed.unfolded_reads(target),
     "dump": dump.under_a_dump,

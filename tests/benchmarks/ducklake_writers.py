@@ -41,9 +41,9 @@ def main() -> None:
     json.dump({"writers": figures, "rows": written}, sys.stdout)
 
 
-def connect(job: Job) -> duckdb.DuckDBPyConnection:
+def connect(job: Job, *, threads: int = 1) -> duckdb.DuckDBPyConnection:
     """A connection with the lake attached, its catalog in PostgreSQL."""
-    lake = duckdb.connect(config={"allow_unsigned_extensions": "true", "threads": 1})
+    lake = duckdb.connect(config={"allow_unsigned_extensions": "true", "threads": threads})
     packages = Path(sysconfig.get_paths()["purelib"])
     for name in ("postgres_scanner", "ducklake"):
         (path,) = packages.glob(f"duckdb_extension_{name}/extensions/v*/{name}.duckdb_extension")

@@ -1,22 +1,13 @@
 """DuckMesh against DuckLake, in one run on one PostgreSQL server: many writers of small batches."""
 
-import json
-import subprocess
-from contextlib import closing
-from pathlib import Path
-
-import psycopg2
-from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, parse_dsn
-
-from duckmesh.kernel.config import Config, load_config
+from duckmesh.kernel.config import Config
+from tests.benchmarks.ducklake import fresh_catalog, run_beside
 from tests.benchmarks.ingest import make_table
 from tests.benchmarks.load import Target
 from tests.benchmarks.report import Figure
 from tests.benchmarks.writers import Contest, Writer, compete
-from tests.environments import ROOT, environment
 
 WRITERS, ROWS, SECONDS = 16, 100, 8.0
-DATABASE = "ducklake"
 INLINING = {"files only": 0, "rows inlined in PostgreSQL": 100_000}
 
 
@@ -37,15 +28,10 @@ def against_ducklake(target: Target, config: Config) -> list[Figure]:
 
 
 def _ducklake(config: Config, *, inline: int, seconds: float) -> Contest:
-    address = load_config({"DUCKMESH_HOME": str(config.home)}).database_url
-    with closing(psycopg2.connect(address)) as connection, connection.cursor() as cursor:
-        connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
-        cursor.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
-        cursor.execute(f"CREATE DATABASE {DATABASE}")
     data = config.home / "scratch" / f"ducklake-{inline}"
     data.mkdir(parents=True)
     job = {
-        "dsn": " ".join(f"{name}={value}" for name, value in {**parse_dsn(address), "dbname": DATABASE}.items()),
+        "dsn": fresh_catalog(config),
         "data": str(data),
         "schema": "bench",
         "inline": inline,
@@ -53,14 +39,7 @@ def _ducklake(config: Config, *, inline: int, seconds: float) -> Contest:
         "rows": ROWS,
         "seconds": seconds,
     }
-    python = environment("bench/ducklake", requirements=ROOT / "requirements" / "bench.txt") / "bin" / "python"
-    script = Path(__file__).with_name("ducklake_writers.py")
-    done = subprocess.run(
-        [python, script], input=json.dumps(job), capture_output=True, text=True, check=False, timeout=600
-    )
-    if done.returncode:
-        raise RuntimeError(f"DuckLake's writers ended with status {done.returncode}: {done.stderr[-2000:]}")
-    told = json.loads(done.stdout)
+    told = run_beside("ducklake_writers", job)
     writers = [Writer(latencies_ms=one["latencies_ms"], failed=one["failed"]) for one in told["writers"]]
     written = sum(len(writer.latencies_ms) for writer in writers) * ROWS
     if told["rows"] != written:

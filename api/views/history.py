@@ -1,6 +1,5 @@
 """The tenant's queries over HTTP: those that have ended, those that run, and the end of one that should not."""
 
-from datetime import datetime
 from typing import Any
 
 import structlog
@@ -61,11 +60,8 @@ def _behind(position: str) -> Position | None:
     at, _, number = position.partition("|")
     if not (number.isascii() and number.isdecimal() and len(number) < 19):
         raise Invalid(_MEANS_NO_PAGE)
-    try:
-        instant = datetime.fromisoformat(at)
-    except ValueError:
-        raise Invalid(_MEANS_NO_PAGE) from None
-    if instant.tzinfo is None:
+    instant = clock.parse_rfc3339(at)
+    if instant is None:
         raise Invalid(_MEANS_NO_PAGE)
     return Position(at=instant, number=int(number))
 

@@ -1,5 +1,6 @@
 """Past and running queries over HTTP, and the end of one that should not run."""
 
+import base64
 import json
 import threading
 import time
@@ -182,7 +183,15 @@ def test_history_is_the_tenants_own_newest_first_in_pages(reader: Reader) -> Non
 
 
 def test_a_cursor_or_an_outcome_of_ones_own_making_is_refused(reader: Reader) -> None:
-    for wrong in ({"cursor": "x"}, {"cursor": "MjAxMw=="}, {"outcome": "a b"}, {"outcome": "x" * 41}, {"limit": "0"}):
+    before_time = base64.urlsafe_b64encode(b"0001-01-01T00:00:00+23:00|1").decode()
+    for wrong in (
+        {"cursor": "x"},
+        {"cursor": "MjAxMw=="},
+        {"cursor": before_time},
+        {"outcome": "a b"},
+        {"outcome": "x" * 41},
+        {"limit": "0"},
+    ):
         problem_of(reader.get("/v1/query/history", **wrong), 400, "INVALID_REQUEST")
 
 

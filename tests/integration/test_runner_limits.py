@@ -58,6 +58,10 @@ def pool(zygote: Zygote) -> Iterator[Pool]:
         "SELECT count(*) FROM range(1000000000000) a",
         "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range * b.range % 7 = 3",
         "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t",
+        "WITH RECURSIVE t(n) AS (SELECT 1 UNION SELECT n + 1 FROM t) SELECT max(n) FROM t",
+        "WITH RECURSIVE t(k, n) USING KEY (k) AS (SELECT 1, 1 UNION SELECT k, n + 1 FROM t) SELECT n FROM t",
+        "SELECT count(*) FROM json_each((SELECT json_group_array(i) FROM range(3000) t(i))), range(10000000000)",
+        "SELECT count(*) FROM repeat('x', 1000000000000)",
         "SELECT max(md5(i::VARCHAR)) FROM range(100000000000) t(i)",
         "SELECT * FROM range(100000000000) t(i) ORDER BY md5(i::VARCHAR) LIMIT 1",
     ],
@@ -77,6 +81,7 @@ def test_time(pool: Pool, lake: Lake, sql: str) -> None:
         "SELECT list(i) FROM range(300000000) t(i)",
         "SELECT string_agg(md5(i::VARCHAR), '') FROM range(100000000) t(i)",
         "SELECT [i FOR i IN range(500000000)]",
+        "WITH RECURSIVE t(s) AS (SELECT 'x' UNION ALL SELECT s || s FROM t) SELECT max(length(s)) FROM t",
     ],
 )
 def test_memory(pool: Pool, lake: Lake, zygote: Zygote, sql: str) -> None:

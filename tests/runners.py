@@ -157,13 +157,16 @@ def rows(answer: RunAnswer) -> list[dict[str, object]]:
     return found
 
 
-def attacks(lake: Lake) -> list[tuple[str, str]]:
-    """Name and statement of every attack, those included that are too long or deep to write down."""
+def attacks(root: Path) -> list[tuple[str, str]]:
+    """Name and statement of every attack, those included that are too long or deep to write down.
+
+    Those that name files name them below `root`.
+    """
     found = []
     for line in ATTACKS.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             name, sql = line.split("\t", 1)
-            sql = sql.replace("{root}", str(lake.root)).replace("\\n", "\n").replace("\\u00a0", "\u00a0")
+            sql = sql.replace("{root}", str(root)).replace("\\n", "\n").replace("\\u00a0", "\u00a0")
             found.append((name, sql))
     joins = " ".join(f"JOIN events e{number} USING (id)" for number in range(1, 60))
     found += [

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 from duckmesh.devstack import addresses, processes
 from duckmesh.devstack.credentials import Credentials, read_credentials
 from duckmesh.devstack.http import Api
@@ -218,6 +220,12 @@ class Stack:
         status = process.wait(seconds)
         del self._running[name]
         return status
+
+    def pids(self, name: str) -> frozenset[int]:
+        """The program and the processes that it has started."""
+        _, process = self._running[name]
+        program = psutil.Process(process.pid)
+        return frozenset({program.pid, *(child.pid for child in program.children())})
 
     def log(self, name: str) -> Path:
         """The file that holds all the program has written."""

@@ -40,7 +40,7 @@ def _outcome(pool: Pool, lake: Lake, sql: str, seconds: float) -> tuple[str, str
 
 def test_no_attack_gets_anything(pool: Pool, lake: Lake) -> None:
     problems, files = [], _files(lake.root)
-    for name, sql in attacks(lake):
+    for name, sql in attacks(lake.root):
         if name.startswith("b"):
             continue
         outcome, text = _outcome(pool, lake, sql, 10)
@@ -54,7 +54,7 @@ def test_no_attack_gets_anything(pool: Pool, lake: Lake) -> None:
 
 def test_every_bomb_is_stopped_in_time(pool: Pool, lake: Lake) -> None:
     problems = []
-    for name, sql in attacks(lake):
+    for name, sql in attacks(lake.root):
         if not name.startswith("b"):
             continue
         started = time.monotonic()

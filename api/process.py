@@ -7,12 +7,14 @@ from threading import Lock
 from django.conf import settings
 
 from api.metrics import ScrapePolicy
+from api.run_line import RunLine
 from duckmesh.kernel.config import Config
 from ingest.accept import AcceptPolicy, Staging
 from ingest.doorbell import Doorbell
 from ingest.guard import Guard, GuardPolicy, shortages
 from ingest.publishing import TenantLimits
 from ingest.tasks import flush_policy, ring
+from maintenance.tasks import poke
 from query.service import QueryPlane
 from query.setup import build, close
 from storage.factory import StoreSettings, local_root, open_store
@@ -23,12 +25,13 @@ _making = Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """The wake-up line to the workers, the query plane with the barrier that reads and writes both wait at, and what
-    refuses writes while the service is short of room."""
+    """The wake-up line to the workers, the query plane with the barrier that reads and writes both wait at, what
+    refuses writes while the service is short of room, and the line to the workers that compute runs."""
 
     doorbell: Doorbell
     query: QueryPlane
     guard: Guard
+    runs: RunLine
 
 
 def held() -> Held:
@@ -42,7 +45,12 @@ def _held() -> Held:
     config = settings.DUCKMESH
     doorbell = Doorbell(send=ring, policy=flush_policy(config))
     plane = build(config, on_wait=lambda tenant_id, token: doorbell.awaited(tenant_id=tenant_id, token=token))
-    return Held(doorbell=doorbell, query=plane, guard=Guard(partial(shortages, guard_policy())))
+    return Held(
+        doorbell=doorbell,
+        query=plane,
+        guard=Guard(partial(shortages, guard_policy())),
+        runs=RunLine(send=poke, place=plane.barrier.place),
+    )
 
 
 def guard_policy() -> GuardPolicy:
@@ -93,5 +101,6 @@ def release() -> None:
     with _making:
         if _held.cache_info().currsize:
             _held().guard.close()
+            _held().runs.close()
             close(_held().query)
             _held.cache_clear()

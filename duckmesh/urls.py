@@ -1,9 +1,11 @@
 """Every address of DuckMesh."""
 
+from django.conf import settings
 from django.contrib import admin
 from django.urls import path
 
-from api.views import docs, failed, history, ingest, limits, ops, pins, query, schema, snapshots, tables
+from api.views import docs, failed, history, ingest, limits, ops, pins, query, runs, schema, snapshots, tables
+from maintenance.jobs import jobs
 
 urlpatterns = [
     path("v1/tables", tables.Tables.as_view(), name="tables"),
@@ -24,6 +26,12 @@ urlpatterns = [
     path("v1/snapshots/pins/<str:name>", pins.OnePin.as_view(), name="pin"),
     path("v1/snapshots/<str:id>", snapshots.OneSnapshot.as_view(), name="snapshot"),
     path("v1/snapshots/<str:id>/diff", snapshots.SnapshotDiff.as_view(), name="snapshot-diff"),
+    *(
+        path(f"v1/{kind.value.replace('_', '-')}/run", runs.new_run_view(job).as_view(), name=f"run-{kind.value}")
+        for kind, job in jobs(settings.DUCKMESH).items()
+    ),
+    path("v1/runs", runs.Runs.as_view(), name="runs"),
+    path("v1/runs/<str:id>", runs.OneRun.as_view(), name="run"),
     path("v1/limits", limits.TenantLimits.as_view(), name="limits"),
     path("v1/lag", ops.Lag.as_view(), name="lag"),
     path("v1/health", ops.Health.as_view(), name="health"),

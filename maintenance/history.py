@@ -79,6 +79,20 @@ def document_of(run: RunInfo) -> dict[str, Any]:
     }
 
 
+def finding_document(finding: IntegrityFinding) -> dict[str, Any]:
+    """The finding as JSON shows it. `Any`: the last edge before JSON."""
+    return {
+        "kind": finding.kind,
+        "severity": finding.severity,
+        "runbook": finding.runbook,
+        "table_id": finding.table_id,
+        "file_id": finding.file_id,
+        "object_key": finding.object_key,
+        "detail": finding.detail,
+        "found_at": clock.rfc3339(finding.found_at),
+    }
+
+
 # Runs that succeeded and did what they were for.
 SUCCESSES = Q(state=Run.State.SUCCEEDED) & ~Q(options__contains={"dry_run": True})
 
@@ -139,6 +153,16 @@ def list_runs(
         .values(*_SHOWN)[:limit]
     ]
     return sorted(found, key=lambda run: (run.requested_at, run.run_id), reverse=True)[:limit]
+
+
+def ended_runs(run_ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+    """Those of the runs that have ended, or whose history is gone."""
+    wanted = set(run_ids)
+    live = [
+        model._default_manager.filter(run_id__in=wanted, ended_at=None).values_list("run_id", flat=True)
+        for model in MODELS.values()
+    ]
+    return wanted - set(live[0].union(*live[1:], all=True))
 
 
 def findings_of(*, run_id: uuid.UUID, after: int = 0, limit: int) -> list[IntegrityFinding]:

@@ -6,7 +6,8 @@ while somebody waits. It has a thread and a database connection of its own, whic
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -88,6 +89,17 @@ class Barrier:
             latest_visibility_token=latest,
         )
 
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """For this block one more request waits in this process, for something else. Raises `TooManyWaiters`."""
+        with self._changed:
+            self._take_place()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._count -= 1
+
     def close(self) -> None:
         """The poller has ended and its connection is closed; whoever still waits gets `Unavailable`."""
         with self._changed:
@@ -122,11 +134,7 @@ class Barrier:
 
     def _enter(self, tenant_id: str, waiter: _Waiter, seen: int) -> None:
         with self._changed:
-            if self._closed:
-                raise Unavailable("This process is stopping.", retry_after=1)
-            if self._count >= self._max_waiters:
-                raise TooManyWaiters("Too many requests wait for visibility here; try again.", retry_after=1)
-            self._count += 1
+            self._take_place()
             self._waiting.setdefault(tenant_id, []).append(waiter)
             self._latest[tenant_id] = max(seen, self._latest.get(tenant_id, 0))
             self._rung[tenant_id] = self._read_at = time.monotonic()
@@ -135,6 +143,13 @@ class Barrier:
                 self._thread = threading.Thread(target=self._poll, name="visibility-poller", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+
+    def _take_place(self) -> None:
+        if self._closed:
+            raise Unavailable("This process is stopping.", retry_after=1)
+        if self._count >= self._max_waiters:
+            raise TooManyWaiters("Too many requests wait for visibility here; try again.", retry_after=1)
+        self._count += 1
 
     def _leave(self, tenant_id: str, waiter: _Waiter) -> None:
         with self._changed:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from django.db.models import F
+from pydantic import ConfigDict
 
 from duckmesh.kernel.errors import JSON
 from maintenance.executing import Ended, Executor, execute
@@ -29,18 +30,24 @@ class TestOptions(JobOptions):
     secret: bool = False
 
 
+class AnyOptions(JobOptions):
+    """Whatever options a run was asked for with."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
 def nothing(_progress: Progress) -> Mapping[str, JSON]:
     """A job that has nothing to do."""
     return {"done": True}
 
 
-def job(work: Work = nothing, *, kind: Kind = Kind.COMPACTION) -> Job:
+def job(work: Work = nothing, *, kind: Kind = Kind.COMPACTION, options: type[JobOptions] = TestOptions) -> Job:
     """A job that does this."""
 
-    def perform(*, scope: Scope, options: TestOptions, place: Workplace, progress: Progress) -> Mapping[str, JSON]:
+    def perform(*, scope: Scope, options: JobOptions, place: Workplace, progress: Progress) -> Mapping[str, JSON]:
         return work(progress)
 
-    return Job(kind=kind, options=TestOptions, perform=perform, command_only=frozenset({"secret"}))
+    return Job(kind=kind, options=options, perform=perform, command_only=frozenset({"secret"}))
 
 
 def ask(tenant_id: str | None = None, *, table_id: int | None = None, kind: Kind = Kind.COMPACTION) -> uuid.UUID:
@@ -54,7 +61,8 @@ def run_here(
 ) -> Ended | None:
     """The run is computed in this thread, if it can be claimed."""
     place = Workplace(store=LocalStore(root=Path("/nonexistent")), scratch=Path("/nonexistent"))
-    return execute(job=job(work, kind=kind), run_id=run_id, place=place, executor=executor or Executor(lease=LEASE))
+    lenient = job(work, kind=kind, options=AnyOptions)
+    return execute(job=lenient, run_id=run_id, place=place, executor=executor or Executor(lease=LEASE))
 
 
 def claimed(run_id: uuid.UUID, *, kind: Kind = Kind.COMPACTION) -> ClaimedRun:

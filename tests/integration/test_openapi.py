@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.test import Client
 from django.urls import URLPattern
 from jsonschema import Draft202012Validator
 
 from api.views.base import Endpoint
 from duckmesh.urls import urlpatterns
+from maintenance.jobs import jobs
 
 # The paths of CONTRACT.md that exist so far.
 CONTRACT = {
@@ -31,6 +33,9 @@ CONTRACT = {
     "/v1/query/history": {"get"},
     "/v1/queries": {"get"},
     "/v1/queries/{query}": {"delete"},
+    **{f"/v1/{kind.value.replace('_', '-')}/run": {"post"} for kind in jobs(settings.DUCKMESH)},
+    "/v1/runs": {"get"},
+    "/v1/runs/{id}": {"get", "delete"},
     "/v1/limits": {"get"},
     "/v1/lag": {"get"},
     "/v1/health": {"get"},

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.test import Client
 from django.urls import URLPattern
 
@@ -15,14 +16,17 @@ from catalog.pins import pin_snapshot
 from catalog.snapshots import resolve
 from catalog.tables import create_table
 from duckmesh.urls import urlpatterns
+from maintenance.job import Kind
+from maintenance.jobs import jobs
 from tests.factories import make_tenant
 from tests.http import ALL_ROLES, bearer, make_key, problem_of
 from tests.lake import fail_oldest, write
+from tests.runs import ask
 from tests.serving import serving
 
-MATRIX: list[dict[str, Any]] = json.loads(
-    (Path(__file__).parents[1] / "data" / "route_matrix.json").read_text("utf-8")
-)["routes"]
+ROUTES = json.loads((Path(__file__).parents[1] / "data" / "route_matrix.json").read_text("utf-8"))["routes"]
+LATER = {f"POST /v1/{kind.value.replace('_', '-')}/run" for kind in Kind if kind not in jobs(settings.DUCKMESH)}
+MATRIX: list[dict[str, Any]] = [row for row in ROUTES if row["route"] not in LATER]
 CALLERS = ("no_key", *ALL_ROLES, "other_tenant")
 
 
@@ -32,8 +36,10 @@ def _serving() -> Iterator[None]:
         yield
 
 
-def _number(tenant_id: str, address: str, table: str) -> int:
+def _id(tenant_id: str, address: str, table: str) -> object:
     """The id, in an address, of something that the tenant has and another has not."""
+    if "/runs/" in address:
+        return ask(tenant_id)
     if "/snapshots/" in address:
         return resolve(tenant_id=tenant_id).snapshot_id
     write(tenant_id, [{"payload": {"a": 1}}], table=table)
@@ -80,13 +86,13 @@ def test_the_matrix_holds(row: dict[str, Any]) -> None:
         tenant_id = other if caller == "other_tenant" else owner
         name = f"t_{caller}"
         create_table(tenant_id=owner, definition=parse_definition({**definition, "table_name": name}), actor="test")
-        number = _number(owner, address, name) if "{id}" in address else 0
+        id_ = _id(owner, address, name) if "{id}" in address else 0
         if "{name}" in address:
             pin_snapshot(tenant_id=owner, snapshot_id=0, name=name, actor="test")
         roles = ALL_ROLES if caller == "other_tenant" else (caller,)
         headers = {} if caller == "no_key" else bearer(make_key(tenant_id, *roles))
         body = json.dumps(row["body"]) if "body" in row else ""
-        path = address.replace("{table}", name).replace("{id}", str(number)).replace("{name}", name)
+        path = address.replace("{table}", name).replace("{id}", str(id_)).replace("{name}", name)
         response = Client().generic(method, path, body, content_type="application/json", headers=headers)
         outcomes[caller] = response.status_code
         if response.status_code == 401:

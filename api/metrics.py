@@ -127,6 +127,8 @@ def begin_at_zero() -> None:
         kernel.claim_retries.labels(reason)
     for reason in PUBLISH_FAILURES:
         kernel.snapshot_publish_failures.labels(reason)
+    for what in ("file", "orphan"):
+        kernel.gc_bytes_deleted.labels(what)
     for source in SOURCES:
         kernel.scrape_failures.labels(source)
     for kind in HOUSEKEEPING:

@@ -88,6 +88,7 @@ def test_the_pages_of_a_live_stack_show_what_is_documented_and_nothing_else(
     table = demo.create({"a": "int64"})
     demo.ingest(table, {"payload": {"a": 1}}, wait=True)
     demo.rows(f"FROM {table}")
+    assert contract_stack.manage("retention").returncode == 0
     found, known = shown(map(fetch, contract_stack.metrics_urls.values())), documented(tenant_labels=False)
     assert {name: described for name, described in found.items() if known.get(name) != described} == {}
     assert {name for name in known if name.startswith("duckmesh_")} <= found.keys()

@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status reset test test-long check bench fmt lock clean
+.PHONY: help demo up down status reset test test-long test-ops check bench fmt lock clean
 .SUFFIXES:
 
 help: ## list the targets
@@ -32,10 +32,14 @@ reset: $(INSTALLED) ## stop the stack and delete its data (FORCE=1: do not ask)
 	@$(PY) -m duckmesh.devstack reset $(if $(FORCE),--force)
 
 test: $(INSTALLED) ## run the tests against throw-away servers (ARGS=… is passed to pytest)
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long" $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long and not ops" $(ARGS)
 
 test-long: $(INSTALLED) ## run all tests, soaks and big bodies included
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not ops" $(ARGS)
+
+test-ops: $(INSTALLED) ## prove rules, alerts, routes and dashboards with Debian's Prometheus and Alertmanager
+	@sh .ci/ops-packages
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m ops tests/ops $(ARGS)
 
 check: $(INSTALLED) ## lint, format, types, import contracts, migrations, generated pages, DuckDB's functions: what CI runs first
 	$(PY) -m ruff check .
@@ -44,6 +48,7 @@ check: $(INSTALLED) ## lint, format, types, import contracts, migrations, genera
 	$(PY) -m duckmesh.devstack.isolated importlinter
 	$(PY) -m duckmesh.devstack.isolated manage.py makemigrations --check --dry-run
 	$(PY) -m duckmesh.devstack.settings_page --check
+	$(PY) deploy/grafana/dashboards.py --check
 	$(PY) -m query.list_functions --check
 
 bench: $(INSTALLED) ## measure the stack, and DuckLake beside it; writes .duckmesh/bench/*.json (ARGS=--help)
@@ -53,6 +58,7 @@ fmt: $(INSTALLED) ## format the code and write the generated pages anew
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 	$(PY) -m duckmesh.devstack.settings_page
+	$(PY) deploy/grafana/dashboards.py
 
 lock: $(INSTALLED) ## resolve requirements/*.in anew into the hashed *.txt
 	$(PY) -m venv .venv/lock

@@ -56,6 +56,11 @@ class Home:
         """Where the running stack listens."""
         return self.run / "running.json"
 
+    @property
+    def prometheus(self) -> Path:
+        """A configuration of Prometheus for the running stack."""
+        return self.run / "prometheus"
+
     def metrics(self, service: str) -> Path:
         """Where the processes of `service` share their metrics."""
         return self.root / "metrics" / service

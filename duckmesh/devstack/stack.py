@@ -19,6 +19,7 @@ from duckmesh.devstack.http import Api
 from duckmesh.devstack.layout import Home
 from duckmesh.devstack.postgres import data_directory
 from duckmesh.devstack.programs import LOOPBACK, Program, port_is_free
+from duckmesh.devstack.prometheus import write_configuration
 from duckmesh.devstack.supervision import Supervisor
 from duckmesh.kernel.config import Config, load_config
 
@@ -101,6 +102,7 @@ def _start(home: Home, supervisor: Supervisor, environ: Mapping[str, str], *, sa
         metrics_urls={name: f"http://{LOOPBACK}:{port}/metrics" for name, port in memory.metrics_ports.items()},
     )
     home.running.write_text(json.dumps(asdict(found)), encoding="utf-8")
+    write_configuration(home.prometheus, base_url=found.base_url, metrics_urls=found.metrics_urls)
     if chosen.postgres:
         chosen.postgres.wait(check=supervisor.check)
     bootstrap.create_database(config.database_url)

@@ -1,0 +1,1 @@
+"""With a real Prometheus and Alertmanager: `make test-ops`."""

@@ -77,12 +77,20 @@ def is_due(policy: Policy, subject: Subject, last: Last | None, *, now: datetime
     """
     if not policy.enabled or (policy.window is not None and not policy.window.holds(now)):
         return False
+    if due_at(policy, subject, last) > now:
+        return False
     if last is None:
-        return subject.change is not None and max(policy.created_at, subject.since) + policy.interval <= now
-    if last.live or last.requested_at + policy.interval > now:
+        return subject.change is not None
+    if last.live:
         return False
     changed = subject.change is not None and (subject.change == 0 or subject.change != last.change)
     return changed or last.failed
+
+
+def due_at(policy: Policy, subject: Subject, last: Last | None) -> datetime:
+    """From when on the next run of the subject may be asked for, its window aside."""
+    begin = max(policy.created_at, subject.since) if last is None else last.requested_at
+    return begin + policy.interval
 
 
 def _covers(wide: Scope, narrow: Scope) -> bool:

@@ -36,11 +36,11 @@ def request_due(jobs: Mapping[Kind, Job]) -> list[uuid.UUID]:
     if not alone:
         return []
     found: list[uuid.UUID] = []
-    for (kind, name), policies in sorted(_policies().items()):
+    for (kind, name), policies in sorted(policies_by_name().items()):
         if kind not in jobs or not any(policy.enabled for policy in policies):
             continue
-        lasts = _lasts(kind, name)
-        for subject in _subjects(kind, policies):
+        lasts = last_runs(kind, name)
+        for subject in subjects_of(kind, policies):
             policy = effective(policies, subject.scope)
             if policy is None or not is_due(policy, subject, lasts.get(subject.scope), now=now):
                 continue
@@ -89,7 +89,8 @@ def policy_of(row: MaintenancePolicy) -> Policy:
     )
 
 
-def _policies() -> Mapping[tuple[Kind, str], list[Policy]]:
+def policies_by_name() -> Mapping[tuple[Kind, str], list[Policy]]:
+    """The policies as they are now, those of one kind and name together."""
     found = defaultdict(list)
     for row in MaintenancePolicy.objects.all():
         found[Kind(row.kind), row.name].append(policy_of(row))
@@ -102,7 +103,8 @@ SELECT s.tenant_id, s.table_id, s.requested_at, s.seen_snapshot, r.state
 """
 
 
-def _lasts(kind: Kind, name: str) -> Mapping[Scope, Last]:
+def last_runs(kind: Kind, name: str) -> Mapping[Scope, Last]:
+    """The last run that policies of this kind and name have asked for, by what it was about."""
     with connection.cursor() as cursor:
         cursor.execute(_LASTS.format(table=table_of(kind)), [kind.value, name])
         return {
@@ -124,7 +126,7 @@ SELECT tenant_id, table_id, created_at,
 """
 
 
-def _subjects(kind: Kind, policies: Iterable[Policy]) -> list[Subject]:
+def subjects_of(kind: Kind, policies: Iterable[Policy]) -> list[Subject]:
     """What runs of this kind are about: of a compaction each table, of a drill everything, else each tenant.
 
     A policy for a table adds the table to what runs that look at whole tenants are about.
@@ -158,7 +160,8 @@ UPDATE {table} SET poked_at = clock_timestamp() WHERE run_id IN (
           FROM {table} WHERE state IN ('queued', 'running')
          ORDER BY tenant_id, table_id, state = 'queued', requested_at, run_id) head
      WHERE (state = 'queued' OR lease_until < clock_timestamp())
-       AND (poked_at IS NULL OR poked_at < clock_timestamp() - make_interval(secs => %(again)s))
+       AND (poked_at IS NULL OR poked_at < lease_until
+            OR poked_at < clock_timestamp() - make_interval(secs => %(again)s))
      ORDER BY requested_at LIMIT %(most)s)
 RETURNING run_id, tenant_id, (SELECT name FROM table_def t WHERE t.table_id = {table}.table_id)
 """

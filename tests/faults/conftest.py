@@ -11,7 +11,7 @@ from tests.client import Client
 from tests.history import Recorder
 from tests.stack import PROGRAMS, Stack
 
-SETTINGS = {"DUCKMESH_LEASE": "2s", "DUCKMESH_FLUSH_INTERVAL": "100ms"}
+SETTINGS = {"DUCKMESH_LEASE": "2s", "DUCKMESH_RUN_LEASE": "2s", "DUCKMESH_FLUSH_INTERVAL": "100ms"}
 
 _numbers = itertools.count(1)
 

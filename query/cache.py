@@ -79,7 +79,8 @@ def file_source(*, store: ObjectStore, cache: CacheSettings) -> FileSource:
 
 def _tenant_dir(root: str, tenant_id: str) -> str:
     directory = Path(root, tenant_id)
-    directory.mkdir(parents=True, exist_ok=True)
+    if not directory.is_dir():  # every query asks, and making what is there costs an exception
+        directory.mkdir(parents=True, exist_ok=True)
     return str(directory)
 
 

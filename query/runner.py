@@ -54,6 +54,7 @@ class Runner:
     def __init__(self, engine: Engine, sock: socket.socket, *, threads: int) -> None:
         self._engine, self._sock, self._threads = engine, sock, threads
         self._verdicts: dict[str, Verdict] = {}
+        self._ahead = b""  # frames that go with the next one: every send wakes the other side
 
     def answer(self, request: dict[str, Any]) -> None:
         """The request has its answer, whatever it was."""
@@ -72,7 +73,7 @@ class Runner:
                 message = self._run(RunRequest.from_json(request["run"]))
         except StatementError as exc:
             message = _failed(exc.failure)
-        wire.send_message(self._sock, message)
+        wire.send_message(self._sock, message, ahead=self._taken())
 
     def _run(self, request: RunRequest) -> dict[str, Any]:
         verdict = self._judge(request.sql)
@@ -101,10 +102,14 @@ class Runner:
         return verdict
 
     def _announce(self, column_types: tuple[str, ...]) -> None:
-        wire.send_message(self._sock, {"ok": True, "column_types": column_types})
+        self._ahead = wire.message_frame({"ok": True, "column_types": column_types})
 
     def _emit(self, piece: bytes) -> None:
-        wire.send_data(self._sock, piece)
+        wire.send_data(self._sock, piece, ahead=self._taken())
+
+    def _taken(self) -> bytes:
+        ahead, self._ahead = self._ahead, b""
+        return ahead
 
 
 def _failed(failure: Failure) -> dict[str, Any]:

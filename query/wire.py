@@ -17,17 +17,23 @@ class WireError(Exception):
     """The other side closed, or says things no honest peer says. Nothing more can be read from it."""
 
 
-def send_message(sock: socket.socket, message: dict[str, Any]) -> None:
-    """`message` has been written whole."""
+def message_frame(message: dict[str, Any]) -> bytes:
+    """`message` as it travels."""
     body = json.dumps(message, separators=(",", ":")).encode("utf-8", "surrogatepass")
-    sock.sendall(_HEAD.pack(MESSAGE, len(body)) + body)
+    return _HEAD.pack(MESSAGE, len(body)) + body
 
 
-def send_data(sock: socket.socket, data: bytes) -> None:
-    """`data` has been written whole; blocks while the reader does not read."""
+def send_message(sock: socket.socket, message: dict[str, Any], *, ahead: bytes = b"") -> None:
+    """The frames `ahead` and `message` have been written whole."""
+    sock.sendall(ahead + message_frame(message))
+
+
+def send_data(sock: socket.socket, data: bytes, *, ahead: bytes = b"") -> None:
+    """The frames `ahead` and `data` have been written whole; blocks while the reader does not read."""
     if len(data) < CHEAP_TO_COPY:
-        sock.sendall(_HEAD.pack(DATA, len(data)) + data)
+        sock.sendall(ahead + _HEAD.pack(DATA, len(data)) + data)
         return
+    sock.sendall(ahead)
     view = memoryview(data)
     for start in range(0, len(data), MAX_DATA):
         piece = view[start : start + MAX_DATA]

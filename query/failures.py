@@ -12,6 +12,7 @@ TOO_DEEP = "The statement is nested too deeply."
 MAX_PARAM_DEPTH = 16
 
 _KIND = re.compile(r"(?:[A-Z]\w*Error: )?(?:Invalid: )?([A-Za-z ]{2,40}?) Error: ")
+_TOO_DEEP = re.compile(r"((parser|binder) error: )?(max expression depth|memory exhausted)", re.IGNORECASE)
 _EXCERPT = re.compile(r"\s*LINE \d+: (.*?)(?:\n|$)(?:\s*\^\s*)?", re.DOTALL)
 _PATH = re.compile(r"(?:/[^\s'\",;:()\[\]]+){2,}")
 
@@ -46,8 +47,8 @@ BROKEN = Failure(
 
 
 def too_deep(text: str) -> bool:
-    """DuckDB's parser gave up on the nesting of the statement."""
-    return text.lower().removeprefix("parser error: ").startswith(("max expression depth", "memory exhausted"))
+    """DuckDB's parser or binder gave up on the nesting of the statement."""
+    return _TOO_DEEP.match(text) is not None
 
 
 def failure_of(text: str, *, sql: str, tenant_dir: str) -> Failure:
@@ -74,7 +75,8 @@ def failure_of(text: str, *, sql: str, tenant_dir: str) -> Failure:
 def cleaned(text: str, *, sql: str, tenant_dir: str) -> str:
     """`text` with nothing in it that the caller did not write, other than DuckDB's words and the caller's data."""
     body = text[text.index(kind[1]) :] if (kind := _KIND.match(text)) else text
-    body = re.sub(r"\n(Did you mean|\* SET) .*", "", body)  # names of the system's tables; settings that are locked
+    # Names of the system's tables; settings that are locked.
+    body = re.sub(r'\n+(Did you mean|\* SET|Use "SET) .*', "", body)
     body = _EXCERPT.sub(lambda found: found[0] if _quotes(found[1], sql) else "", body)
     body = body.replace(tenant_dir, "…/")
     body = _PATH.sub(lambda found: found[0] if found[0] in sql else "…", body)

@@ -108,7 +108,8 @@ def test_result_bytes(pool: Pool, lake: Lake) -> None:
 
 def test_nesting(pool: Pool, lake: Lake) -> None:
     deep = f"SELECT * FROM {'(SELECT * FROM ' * 300}events{')' * 300}"
-    for sql in (f"SELECT {'NOT ' * 10_000}true", deep, f"SELECT {'[' * 5_000}1{']' * 5_000}"):
+    parts = f"WITH {', '.join(f'c{n} AS (SELECT {n})' for n in range(400))} SELECT 1"
+    for sql in (f"SELECT {'NOT ' * 10_000}true", deep, f"SELECT {'[' * 5_000}1{']' * 5_000}", parts):
         started = time.monotonic()
         with pytest.raises(QueryInvalid, match="nested too deeply"):
             ask(pool, lake, sql)

@@ -244,6 +244,13 @@ def test_errors_hide_our_paths(text: str, sql: str, hidden: str) -> None:
     assert hidden not in failure.message
 
 
+def test_errors_do_not_advise_settings_that_are_locked() -> None:
+    text = 'Invalid Input Error: More than one row.\n\nUse "SET scalar_subquery=false" to revert to previous behavior.'
+    assert failure_of(text, sql="select 1", tenant_dir="/srv/t/").message == "Invalid Input Error: More than one row."
+    deep = "Binder Error: Max expression depth limit of 250 exceeded. Use SET max_expression_depth TO x to increase it."
+    assert failure_of(deep, sql="select 1", tenant_dir="/srv/t/").message == "The statement is nested too deeply."
+
+
 def test_errors_keep_what_the_caller_wrote() -> None:
     sql = "select '/a/b/c'::int"
     text = "Conversion Error: Could not convert string '/a/b/c' to INT32\n\nLINE 1: select '/a/b/c'::int\n       ^"

@@ -170,9 +170,10 @@ class SnapshotDiff(Endpoint):
     )
     def get(self, request: Request, id: str) -> Response:
         """What makes the snapshot the one that `to` names, table by table; tables that are alike are left out."""
-        if "to" not in request.GET:
-            raise Invalid("to must name the snapshot to compare with.")
-        from_id, to_id = number_of(id), number_of(request.GET["to"])
+        to = request.GET.get("to", "")
+        if not (to.isascii() and to.isdecimal()):
+            raise Invalid("to must be the number of the snapshot to compare with.")
+        from_id, to_id = number_of(id), number_of(to)
         changes = diff_snapshots(tenant_id=principal_of(request).tenant_id, from_id=from_id, to_id=to_id)
         return Response(
             {"from_snapshot_id": from_id, "to_snapshot_id": to_id, "tables": [table_change(each) for each in changes]}

@@ -97,8 +97,15 @@ def test_an_expired_snapshot_is_gone_everywhere_and_one_that_never_was_is_not_fo
     assert caller.get("/3")["summary"]["tables"][0]["added_files"] == 1, "its parent has expired, its changes have not"
     for address in ("/5", "/-1", "/x", "/٣", f"/{2**63}", f"/{10**30}", "/3/diff?to=5", "/9/diff?to=3"):
         problem_of(caller.send("GET", address), 404, "SNAPSHOT_NOT_FOUND")
-    problem_of(caller.send("GET", "/3/diff"), 400, "INVALID_REQUEST")
-    for address in ("?limit=0", "?cursor=%21", "?cursor=YQ=="):
+    for address in (
+        "/3/diff",
+        "/3/diff?to=",
+        "/3/diff?to=x",
+        "/3/diff?to=-1",
+        "?limit=0",
+        "?cursor=%21",
+        "?cursor=YQ==",
+    ):
         problem_of(caller.send("GET", address), 400, "INVALID_REQUEST")
 
 

@@ -1,6 +1,6 @@
 """The tables over which statements are held against bare DuckDB."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
@@ -18,6 +18,8 @@ class Sample:
 
     columns: dict[str, str]
     select: str
+    change: dict[str, Any] = field(default_factory=dict)  # a PATCH after the first rows; `select` shows what it makes
+    key: tuple[str, ...] = ()
 
 
 SAMPLES = {
@@ -37,11 +39,12 @@ SAMPLES = {
             "uid": "uuid",
         },
         select="""SELECT i::BIGINT AS id, ['UA', 'AA', 'DL', 'B6'][1 + i % 4] AS carrier,
-           ['EWR', 'JFK', 'LGA'][1 + i % 3] AS origin, i * 2.5::DOUBLE AS fare, (i * 37 % 1000)::INTEGER AS distance,
+           ['EWR', 'JFK', 'LGA'][1 + i % 3] AS origin, i * 2.5::DOUBLE AS fare, (i * 37 % 1000)::BIGINT AS distance,
            CASE WHEN i % 5 > 0 THEN 'row ' || i END AS note, TIMESTAMP '2024-01-01' + INTERVAL (i) HOUR AS ts,
            ['a', 'b' || i] AS tags, ('{"a":' || i || ',"b":{"c":"x"}}')::JSON AS payload,
            (i * 1.25)::DECIMAL(10, 2) AS d, encode('r' || i) AS raw,
            ('00000000-0000-0000-0000-' || lpad(i::VARCHAR, 12, '0'))::UUID AS uid FROM range(1, 41) t(i)""",
+        change={"widen": {"distance": "int64"}},
     ),
     "carriers": Sample(
         columns={"code": "string", "name": "string", "country": "string"},
@@ -56,6 +59,7 @@ SAMPLES = {
     "edges": Sample(
         columns={"src": "int64", "dst": "int64"},
         select="FROM (VALUES (1::BIGINT, 2::BIGINT), (2, 3), (3, 1), (2, 4)) t(src, dst)",
+        key=("src", "dst"),
     ),
 }
 
@@ -70,14 +74,23 @@ def bare_duckdb() -> duckdb.DuckDBPyConnection:
 
 
 def fill(caller: Caller, bare: duckdb.DuckDBPyConnection) -> None:
-    """The caller's tenant has the tables, with the rows that `bare` has, in more than one file each."""
+    """The caller's tenant has the tables, with the rows that `bare` has: in files of more than one schema, and twice
+    what has a key.
+    """
     for name, sample in SAMPLES.items():
-        caller.create(sample.columns, name=name)
+        caller.create(sample.columns, name=name, required=sample.key, primary_key_cols=list(sample.key))
         rows = bare.execute(f"FROM {name}").to_arrow_table()
-        for part in (rows.slice(0, 2), rows.slice(2)):
-            headers = {"Content-Type": ARROW}
-            answer = caller.send(name, _stream_of(part), headers=headers, query="?wait_for_visibility=true")
+        _send(caller, name, rows.slice(0, 2))
+        if sample.change:
+            answer = caller.call("PATCH", f"/v1/tables/{name}", sample.change)
             assert answer.status == 200, answer.body
+        _send(caller, name, rows.slice(1 if sample.key else 2))
+
+
+def _send(caller: Caller, name: str, rows: pa.Table) -> None:
+    query = "?wait_for_visibility=true"
+    answer = caller.send(name, _stream_of(rows), headers={"Content-Type": ARROW}, query=query)
+    assert answer.status == 200, answer.body
 
 
 def _stream_of(table: pa.Table) -> bytes:

@@ -47,7 +47,7 @@ FORMS = {
             "greatest({int}, {int})",
         ),
         *("nullif({int}, {int})", "try_cast({str} AS BIGINT)", "list_position({list}, {str})", "xor({int}, {int})"),
-        "(SELECT max(src) FROM edges WHERE dst > {int})",
+        *("(SELECT max(src) FROM edges WHERE dst > {int})", "length({int}::UTINYINT::BIT)"),
     ],
     NUM: [
         *(

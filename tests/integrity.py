@@ -15,7 +15,9 @@ from maintenance.runs import request_run
 from storage.store import ObjectStore
 from tests.lake import Lake
 
-LIMITS = IntegrityLimits(bytes_per_second=0, orphan_grace=timedelta(hours=1), memory_bytes=2**28)
+LIMITS = IntegrityLimits(
+    bytes_per_second=0, orphan_grace=timedelta(hours=1), memory_bytes=2**28, retry_pause=timedelta(milliseconds=10)
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from maintenance.integrity.layouts import Layout, Layouts
 from maintenance.integrity.records import given_up
 from maintenance.rewrite import Rewriter
 from storage.columns import TOKEN_FIELD_ID
-from storage.errors import DataFileCorrupt, ObjectNotFound
+from storage.errors import DataFileCorrupt, ObjectNotFound, StoreUnavailable
 from storage.parquet import ColumnStats, read_footer
 from storage.proof import CONTENT_HASH_ALGORITHM, ContentProof
 from storage.reading import quote_name, uniform_scan_sql
@@ -78,7 +78,10 @@ def read_file(file: DataFile, *, reader: Reader) -> list[Finding]:
             wrong = dict(_disagreements(file, path, reader))
     except (ObjectNotFound, FileNotFoundError):
         wrong = {FindingKind.MISSING_FILE: {}}
-    if not wrong or given_up([file.path]).get(file.path) is not False:
+    except (StoreUnavailable, OSError):
+        if _must_be_there(file):
+            raise
+    if not wrong or not _must_be_there(file):
         return []
     effect = effect_of(file.file_id)
     return [
@@ -92,6 +95,11 @@ def read_file(file: DataFile, *, reader: Reader) -> list[Finding]:
         )
         for kind, facts in wrong.items()
     ]
+
+
+def _must_be_there(file: DataFile) -> bool:
+    """Whether the catalog names the object still: one that was collected while it was read may fail in any way."""
+    return given_up([file.path]).get(file.path) is False
 
 
 def _disagreements(file: DataFile, path: Path, reader: Reader) -> Iterator[tuple[FindingKind, Mapping[str, JSON]]]:

@@ -1,5 +1,6 @@
 """Checks of data files and of the intervals in which snapshots name them."""
 
+from catalog.expire import IS_NAMED
 from maintenance.integrity.checks import Check, Slicing
 from maintenance.integrity.findings import FindingKind
 
@@ -10,13 +11,6 @@ _FACTS = "'table_name', t.name, 'rows', f.row_count, 'size_bytes', f.size_bytes"
 
 _FILES = "data_file f JOIN table_def t ON t.table_id = f.table_id"
 _INTERVALS = f"{_FILES} JOIN snapshot_file i ON i.file_id = f.file_id"
-
-# A snapshot that is kept and names the file `f`. OFFSET 0: the planner cannot know how few intervals a file has.
-NAMED = """EXISTS (
-     SELECT 1 FROM (SELECT * FROM snapshot_file own WHERE own.file_id = f.file_id OFFSET 0) n
-      WHERE n.removed_in IS NULL
-         OR EXISTS (SELECT 1 FROM snapshot s WHERE s.tenant_id = n.tenant_id
-                       AND s.snapshot_id >= n.added_in AND s.snapshot_id < n.removed_in))"""
 
 _WITHOUT_INTERVAL = f"""
 SELECT f.table_id, f.file_id, f.path, json_build_object({_FACTS}, 'rows_lost', f.row_count,
@@ -62,20 +56,20 @@ _NAMED_TOMBSTONED = f"""
 SELECT f.table_id, f.file_id, f.path, json_build_object({_FACTS}, 'rows_lost', f.row_count,
        'tombstoned_at', f.tombstoned_at)::text
   FROM {_FILES}
- WHERE {_SLICE} AND f.tombstoned_at IS NOT NULL AND {NAMED}
+ WHERE {_SLICE} AND f.tombstoned_at IS NOT NULL AND {IS_NAMED}
 """
 
 _NAMED_MARKED = f"""
 SELECT f.table_id, f.file_id, f.path, json_build_object({_FACTS}, 'unreferenced_since', f.unreferenced_since)::text
   FROM {_FILES}
- WHERE {_SLICE} AND f.tombstoned_at IS NULL AND f.unreferenced_since IS NOT NULL AND {NAMED}
+ WHERE {_SLICE} AND f.tombstoned_at IS NULL AND f.unreferenced_since IS NOT NULL AND {IS_NAMED}
 """
 
 _NOT_MARKED = f"""
 SELECT f.table_id, f.file_id, f.path, json_build_object({_FACTS})::text
   FROM {_FILES}
  WHERE {_SLICE} AND f.unreferenced_since IS NULL
-   AND EXISTS (SELECT 1 FROM snapshot_file i WHERE i.file_id = f.file_id) AND NOT {NAMED}
+   AND EXISTS (SELECT 1 FROM snapshot_file i WHERE i.file_id = f.file_id) AND NOT {IS_NAMED}
 """
 
 # The first kept snapshot that names the file has the least watermark of them.

@@ -13,6 +13,7 @@ from typing import Literal
 import structlog
 from pydantic import Field
 
+from catalog.models import DataFile
 from duckmesh.kernel.errors import JSON, Denied, DuckMeshError, OutcomeUnknown, Unavailable
 from duckmesh.kernel.failpoints import failpoint
 from maintenance.integrity.bus_checks import BUS_CHECKS
@@ -36,7 +37,6 @@ CHECKS = (*HISTORY_CHECKS, *FILE_CHECKS, *BUS_CHECKS)
 
 _FROM_THE_STORE = (Unavailable, OutcomeUnknown, Denied, OSError)
 _PATIENCE = 3
-_PAUSE = 1.0
 _MOST_FAILURES = 20
 _FILES_A_SAVE = 20
 
@@ -56,6 +56,7 @@ class IntegrityLimits:
     bytes_per_second: int
     orphan_grace: timedelta
     memory_bytes: int = 512 * 2**20
+    retry_pause: timedelta = timedelta(seconds=1)
 
 
 def perform(
@@ -124,7 +125,6 @@ class _Run:
                     if found or check.by != "tenant":
                         self._save(found)
                     self.pace.tell()
-            state.counts["tenants"] += 1
         self.progress.step("catalog_checked", tenants=len(tenants), checks=len(self.checks))
         state.begin(Phase.OBJECTS, name=self.plan.ground.prefixes[0])
         self._save([])
@@ -155,7 +155,7 @@ class _Run:
                 if failures == _PATIENCE or isinstance(exc, Denied):
                     self._unchecked(exc, object_key=prefix, behind=self.state.after)
                     return
-                time.sleep(_PAUSE * failures)
+                time.sleep(self.limits.retry_pause.total_seconds() * failures)
             else:
                 return
 
@@ -164,7 +164,7 @@ class _Run:
         after = state.after if isinstance(state.after, str) else ""
         store, ground, grace = self.place.store, self.plan.ground, self.limits.orphan_grace
         for slice_ in compare(store=store, ground=ground, prefix=prefix, after=after, grace=grace):
-            state.after = slice_.upto or after
+            state.after = slice_.upto
             state.counts["references"] += slice_.references
             state.counts["files"] += slice_.files
             state.counts["staged"] += slice_.staged
@@ -181,26 +181,32 @@ class _Run:
         with rewriter(limits, scratch=self.place.scratch) as engine:
             reader = Reader(store=self.place.store, engine=engine, layouts=Layouts(), spent=self.pace.spent)
             for file in files_to_read(part=self.plan.part, after=after):
-                found: list[Finding] = []
-                try:
-                    found = read_file(file, reader=reader)
-                    failures = 0
-                except _FROM_THE_STORE as exc:
-                    failures += 1
-                    self._unchecked(exc, object_key=file.path, file_id=file.file_id, table_id=file.table_id)
+                found = self._read(file, reader)
                 state.after = file.file_id
-                state.counts["read_files"] += 1
-                state.counts["read_bytes"] += file.size_bytes
-                state.counts["read_rows"] += file.row_count
-                self._told(state.counts["read_bytes"] / max(1, self.plan.size_bytes))
+                state.counts["tried_bytes"] += file.size_bytes
+                self._told(state.counts["tried_bytes"] / max(1, self.plan.size_bytes))
                 unsaved += 1
                 if found or unsaved >= _FILES_A_SAVE:
-                    self._save(found)
+                    self._save(found or [])
                     unsaved = 0
+                failures = failures + 1 if found is None else 0
                 if failures == _MOST_FAILURES:
                     break  # the store is away; what is left is left
+        if unsaved:
+            self._save([])
         self.progress.step("contents_read", files=state.counts["read_files"], bytes=state.counts["read_bytes"])
-        self._save([])
+
+    def _read(self, file: DataFile, reader: Reader) -> list[Finding] | None:
+        """What is wrong with the file; None if the store did not give it."""
+        try:
+            found = read_file(file, reader=reader)
+        except _FROM_THE_STORE as exc:
+            self._unchecked(exc, object_key=file.path, file_id=file.file_id, table_id=file.table_id)
+            return None
+        self.state.counts["read_files"] += 1
+        self.state.counts["read_bytes"] += file.size_bytes
+        self.state.counts["read_rows"] += file.row_count
+        return found
 
     def _unchecked(self, exc: Exception, **where: str | int | None) -> None:
         """Part of the store did not tell; a run that must stop is told so here as everywhere."""

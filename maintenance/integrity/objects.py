@@ -88,7 +88,8 @@ def compare(*, store: ObjectStore, ground: Ground, prefix: str, after: str, grac
         if seen.full:
             yield _concluded(seen, store=store, ground=ground, kept=kept, grace=grace)
             seen = _Slice()
-    yield _concluded(seen, store=store, ground=ground, kept=kept, grace=grace)
+    if seen.upto:
+        yield _concluded(seen, store=store, ground=ground, kept=kept, grace=grace)
 
 
 def _look(record: Record, info: ObjectInfo | None, *, kept: KeptSnapshots, seen: _Slice) -> None:

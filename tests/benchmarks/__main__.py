@@ -16,7 +16,20 @@ from rich.console import Console
 from duckmesh.devstack import stack
 from duckmesh.devstack.programs import free_port
 from duckmesh.kernel.config import Config, load_config
-from tests.benchmarks import columnar, cpu, dump, fairness, ingest, keyed, peer, query, registry, report, scan
+from tests.benchmarks import (
+    columnar,
+    cpu,
+    dump,
+    fairness,
+    ingest,
+    integrity,
+    keyed,
+    peer,
+    query,
+    registry,
+    report,
+    scan,
+)
 from tests.benchmarks.load import Target
 
 Benchmark = Callable[[Target, Config], list[report.Figure]]
@@ -34,6 +47,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "fairness": lambda target, _: fairness.beside_a_hostile_tenant(target),
     "keyed": lambda target, _: keyed.unfolded_reads(target),
     "dump": dump.under_a_dump,
+    "integrity": integrity.many_files,
 }
 
 

@@ -21,6 +21,7 @@ from duckmesh.kernel import metrics as kernel
 from duckmesh.kernel.queues import client
 from ingest.guard import GuardPolicy
 from maintenance.counting import OUTCOMES, RUNS
+from maintenance.tiers import CompactionPolicy
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 WITHIN = timedelta(seconds=4)  # below Prometheus' usual patience of 10 s
@@ -44,6 +45,7 @@ class ScrapePolicy:
 
     tenant_labels: bool
     guard: GuardPolicy
+    compaction: CompactionPolicy
     redis_url: str
     directories: tuple[tuple[str, Path], ...]
 
@@ -60,7 +62,7 @@ def reading(policy: ScrapePolicy) -> Reading:
                     "beat": database.read_tick,
                     "database": database.read_room,
                     "runs": runs.read,
-                    "files": partial(database.read_files, tenant_labels=labels),
+                    "files": partial(database.read_files, tenant_labels=labels, policy=policy.compaction),
                 },
                 in_database=True,
             ),

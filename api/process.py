@@ -14,6 +14,7 @@ from ingest.doorbell import Doorbell
 from ingest.guard import Guard, GuardPolicy, shortages
 from ingest.publishing import TenantLimits
 from ingest.tasks import flush_policy, ring
+from maintenance.compaction import CompactionSettings
 from maintenance.tasks import poke
 from query.service import QueryPlane
 from query.setup import build, close
@@ -72,6 +73,7 @@ def scrape_policy() -> ScrapePolicy:
     return ScrapePolicy(
         tenant_labels=config.metrics_tenant_labels,
         guard=guard_policy(),
+        compaction=CompactionSettings.of(config).policy,
         redis_url=config.redis_url,
         directories=(("scratch", config.home / "scratch"), *([("objects", objects)] if objects else [])),
     )

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from duckmesh.kernel.errors import JSON
 
-_FEWEST_OF_A_LAST_MERGE = 4
+FEWEST_OF_A_LAST_MERGE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def worth_folding(ready: Sequence[TableFile], folded: Sequence[TableFile], polic
 
 def _makes_a_big_one(chunk: Sequence[TableFile], policy: CompactionPolicy) -> bool:
     """Whether these files, fewer than are merged otherwise, become one that is never merged again."""
-    return len(chunk) >= _FEWEST_OF_A_LAST_MERGE and sum(file.size_bytes for file in chunk) >= policy.small_bytes
+    return len(chunk) >= FEWEST_OF_A_LAST_MERGE and sum(file.size_bytes for file in chunk) >= policy.small_bytes
 
 
 def _tiers(files: Iterable[TableFile], *, fewest: int) -> list[list[TableFile]]:

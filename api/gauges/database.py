@@ -8,6 +8,7 @@ from prometheus_client.core import GaugeMetricFamily
 from api.gauges.family import Gauge
 from ingest.backlog import claims
 from ingest.tick import last_tick
+from maintenance.tiers import CompactionPolicy
 from maintenance.waiting import files_waiting
 
 EXPIRED_CLAIMS = Gauge(
@@ -25,7 +26,7 @@ CONNECTIONS_LIMIT = Gauge(
 DATABASE_BYTES = Gauge(name="duckmesh_database_bytes", help_text="Size of PostgreSQL's database on its disk.")
 FILES_WAITING = Gauge(
     name="duckmesh_compaction_files_waiting",
-    help_text="Live data files that a compaction would rewrite now.",
+    help_text="About how many live data files a compaction would rewrite now.",
     labels=("tenant",),
 )
 GAUGES = (EXPIRED_CLAIMS, OLDEST_CLAIM, LAST_TICK, CONNECTIONS, CONNECTIONS_LIMIT, DATABASE_BYTES, FILES_WAITING)
@@ -62,9 +63,9 @@ def read_room() -> Iterator[GaugeMetricFamily]:
     yield DATABASE_BYTES.alone(size_bytes)
 
 
-def read_files(*, tenant_labels: bool) -> Iterator[GaugeMetricFamily]:
+def read_files(*, tenant_labels: bool, policy: CompactionPolicy) -> Iterator[GaugeMetricFamily]:
     """The files that compaction has yet to rewrite."""
-    found = files_waiting()
+    found = files_waiting(policy)
     if tenant_labels:
         yield FILES_WAITING.by({(tenant_id,): count for tenant_id, count in found.items()})
     else:

@@ -27,7 +27,7 @@ from maintenance.job import JobOptions, Kind, Scope
 from maintenance.models import CompactionRun, GcRun, IntegrityRun, Run
 from maintenance.runs import request_run
 from maintenance.standing import standing
-from maintenance.tiers import CompactionPolicy, by_partition, merges
+from maintenance.tiers import CompactionPolicy, by_partition, gathers, merges
 from maintenance.waiting import files_waiting
 from tests.factories import make_file, make_table, make_tenant
 
@@ -120,18 +120,20 @@ def test_a_tick_is_remembered_and_not_written_each_time() -> None:
     assert again is not None and again >= first
 
 
-def test_files_waiting_are_those_that_a_compaction_would_take() -> None:
-    policy = CompactionPolicy(min_input_files=3, target_file_bytes=1_000_000)
+@pytest.mark.parametrize("key", [(), ("id",)])
+def test_files_waiting_are_those_that_a_compaction_would_take(key: tuple[str, ...]) -> None:
+    policy = CompactionPolicy(min_input_files=5, target_file_bytes=1_000_000, max_fresh_files=3)
+    take = gathers if key else merges
     expected = {}
-    for sizes in ([5_000] * 2, [5_000] * 4 + [90_000] * 2, [5_000] * 3 + [90_000] * 3 + [600_000] * 4):
+    for sizes in ([5_000] * 2, [5_000] * 5 + [600_000] * 2, [150_000] * 4, [5_000] * 4):
         tenant_id = make_tenant()
-        table_id = make_table(tenant_id=tenant_id).table_id
+        table_id = make_table(tenant_id=tenant_id, primary_key_cols=key).table_id
         added = [make_file(table_id=table_id, size_bytes=size) for size in sizes]
         publish_snapshot(tenant_id=tenant_id, kind=Snapshot.Kind.INGEST, actor="test", added=added)
         files = load_inventory(tenant_id=tenant_id, table_id=table_id).files
-        taken = [file for group in by_partition(files) for chunk in merges(group, policy) for file in chunk]
-        expected[tenant_id] = len(taken)
-    assert sorted(expected.values()) == [0, 4, 6]
+        chunks = [chunk for group in by_partition(files) for chunk in take(group, policy)]
+        expected[tenant_id] = sum(map(len, chunks))
+    assert sorted(expected.values()) == ([0, 4, 4, 7] if key else [0, 0, 4, 5])
     assert files_waiting(policy) == {tenant_id: count for tenant_id, count in expected.items() if count}
 
 

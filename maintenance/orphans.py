@@ -10,13 +10,16 @@ things, and a catalog restored from a backup may not know a tenant any more.
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
 
 from catalog.identity import delete_objects
+from catalog.publish import IDLE_LIMIT
 from duckmesh.kernel import metrics
 from duckmesh.kernel.failpoints import failpoint
 from duckmesh.kernel.spans import spelled
@@ -45,6 +48,8 @@ SELECT path, %(tenant)s, size_bytes FROM unnest(%(paths)s::text[], %(sizes)s::bi
 ON CONFLICT (path) DO UPDATE SET last_seen = greatest(clock_timestamp(), orphan_sighting.last_seen)
 RETURNING path, first_seen < clock_timestamp() - make_interval(secs => %(grace)s)
 """
+
+_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('duckmesh.orphans/' || %s, 0))"
 
 _FORGET = "DELETE FROM orphan_sighting WHERE path = ANY (%s) RETURNING path, size_bytes"
 
@@ -91,13 +96,21 @@ def sweep_orphans(
         due = _see(tenant_id, _unnamed(page), grace=grace)
         failpoint("orphans.after_sighting")
         if due:
-            slice_ = _delete(due, store=store)
+            slice_ = _delete(due, tenant_id=tenant_id, store=store)
             total += slice_
             why = f"no row names it; first seen more than {spelled(grace)} before"
             audit(progress, slice_, tenant_id=tenant_id, keys=due, why=why)
-    with connection.cursor() as cursor:
+    with _sightings(tenant_id) as cursor:
         cursor.execute(_SWEPT, {"tenant": tenant_id, "began": began})
     return total
+
+
+@contextmanager
+def _sightings(tenant_id: str) -> Iterator[CursorWrapper]:
+    """A transaction that alone changes the tenant's sightings: two sweeps would lock rows of theirs crosswise."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(IDLE_LIMIT + _ALONE, [tenant_id])
+        yield cursor
 
 
 def list_orphans(*, tenant_id: str, store: ObjectStore, progress: Progress, done: float) -> Iterator[Orphan]:
@@ -138,7 +151,6 @@ def _named(keys: Iterable[str]) -> set[str]:
         return {row[0] for row in cursor.fetchall()}
 
 
-@transaction.atomic
 def _see(tenant_id: str, unnamed: list[ObjectInfo], *, grace: timedelta) -> list[str]:
     """The sightings are recorded; the keys of those whose first one is old enough, and that nothing names still."""
     if not unnamed:
@@ -149,16 +161,16 @@ def _see(tenant_id: str, unnamed: list[ObjectInfo], *, grace: timedelta) -> list
         "sizes": [info.size for info in unnamed],
         "grace": grace.total_seconds(),
     }
-    with connection.cursor() as cursor:
+    with _sightings(tenant_id) as cursor:
         cursor.execute(_SEE, given)
         old = {path for path, is_old in cursor.fetchall() if is_old}
     return sorted(old - _named(old))
 
 
-def _delete(due: list[str], *, store: ObjectStore) -> Collected:
+def _delete(due: list[str], *, tenant_id: str, store: ObjectStore) -> Collected:
     kept = set(delete_objects(store=store, keys=due))
     failpoint("orphans.after_objects")
-    with connection.cursor() as cursor:
+    with _sightings(tenant_id) as cursor:
         # Of two sweeps that have deleted the same object the one that removes its row counts it.
         cursor.execute(_FORGET, [[key for key in due if key not in kept]])
         gone = dict(cursor.fetchall())

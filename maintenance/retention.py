@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from catalog.collect import forget_table, forgotten_tables
 from catalog.errors import TenantNotFound
+from catalog.identity import own_store
 from catalog.models import Tenant
 from duckmesh.kernel.errors import JSON
 from duckmesh.kernel.spans import ladder, span, spelled
@@ -88,7 +89,8 @@ def perform(
     """Every tenant of the scope has the snapshots that the policy keeps; what nothing names is gone, or in its grace.
 
     With `dry_run` nothing is changed, and the summary lists each snapshot and object with what would become of it and
-    why. Raises `TenantNotFound`, `SafetyAgeTooShort`, and what the store, the catalog and `progress` raise.
+    why. Raises `TenantNotFound`, `SafetyAgeTooShort`, `StoreNotOurs`, and what the store, the catalog and `progress`
+    raise.
     """
     limits = _limited(options, limits)
     job = _Job(
@@ -110,6 +112,8 @@ def perform(
             store=place.store,
             progress=progress,
         )
+    # Before anything: what a copy of the catalog expires may be live in the one that it was copied from.
+    own_store(place.store)
     after, done = _begun(progress)
     for number, tenant_id in enumerate(tenants):
         if tenant_id > after:

@@ -1,16 +1,22 @@
 """Retention as tests ask for it, and what must hold of a store and its catalog whatever was done."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from django.db import connection
 
 from catalog.identity import OWNER_KEY
-from catalog.models import DataFile, TenantCatalog
+from catalog.models import DataFile, Snapshot, TenantCatalog
+from catalog.publish import NewFile, publish_snapshot
+from duckmesh.kernel.clock import now
 from maintenance.job import Scope, Workplace
 from maintenance.ladder import RetentionPolicy
 from maintenance.retention import RetentionLimits, RetentionOptions, perform
+from storage.keys import data_file_key
 from storage.store import ObjectStore
+from tests.factories import make_file
 from tests.lake import Lake
 from tests.progress import Recorder
 
@@ -82,6 +88,21 @@ def check_reachable(tenant_id: str, store: ObjectStore) -> None:
         needed = {row[0] for row in cursor.fetchall()}
     assert needed <= stored(store)
     check_counters(tenant_id)
+
+
+def new_file(store: ObjectStore, tenant_id: str, table_id: int, data: bytes = b"rows") -> NewFile:
+    """A file as an attempt writes it, of bytes that are no Parquet, which no row names yet."""
+    key = data_file_key(tenant_id=tenant_id, table_name="events", at=now(), snapshot_or_epoch=1, seq=0)
+    store.put(key, data)
+    return replace(make_file(table_id=table_id, size_bytes=len(data)), path=key)
+
+
+def put_file(store: ObjectStore, tenant_id: str, table_id: int, *, removed: Sequence[int] = ()) -> int:
+    """The tenant's next snapshot, with a new file, of bytes that are no Parquet, and without these; the file's id."""
+    file = new_file(store, tenant_id, table_id)
+    kind = Snapshot.Kind.COMPACTION if removed else Snapshot.Kind.INGEST
+    publish_snapshot(tenant_id=tenant_id, kind=kind, actor="test", added=[file], removed=removed)
+    return DataFile.objects.get(path=file.path).file_id
 
 
 def put_orphan(store: ObjectStore, tenant_id: str, number: int = 1, table: str = "events") -> str:

@@ -1,8 +1,10 @@
 """A run's progress as a test sees it: everything is recorded, and the nth call can raise."""
 
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from duckmesh.kernel.errors import JSON, DuckMeshError
 
@@ -27,6 +29,12 @@ class Recorder:
     shares: list[float] = field(default_factory=list)
     steps: list[tuple[str, dict[str, JSON]]] = field(default_factory=list)
     calls: int = 0
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> list[float]:
+        """What lies between the calls."""
+        return [later - earlier for earlier, later in pairwise(self.times)]
 
     def at(self, phase: str, done: float) -> None:
         assert 0 <= done <= 1
@@ -44,5 +52,6 @@ class Recorder:
     def _call(self) -> None:
         self.beside()
         self.calls += 1
+        self.times.append(time.monotonic())
         if self.error is not None and self.calls >= self.fail_at:
             raise self.error

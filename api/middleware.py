@@ -42,7 +42,8 @@ class RequestContext:
         if response.status_code >= 400 and has_unread_body(request):
             # The server ends such a connection without a word, and the next request on it would be lost.
             response["Connection"] = "close"
-        if isinstance(response, HttpResponse) and "Content-Length" not in response:
+        bodiless = response.status_code == HTTPStatus.NO_CONTENT  # and RFC 9110 allows it no length
+        if isinstance(response, HttpResponse) and not bodiless and "Content-Length" not in response:
             response["Content-Length"] = str(len(response.content))
         return response
 

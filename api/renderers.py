@@ -24,6 +24,8 @@ class JSONRenderer(BaseRenderer):
 
     # `Any`: REST framework's signature. What views return is JSON already, or bytes.
     def render(self, data: Any, _media_type: str | None = None, _context: Mapping[str, Any] | None = None) -> bytes:
+        if data is None:
+            return b""  # a 204 has no body, not even `null`
         return data if isinstance(data, bytes) else msgspec.json.encode(data)
 
 

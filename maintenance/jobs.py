@@ -16,7 +16,7 @@ from maintenance.integrity import job as integrity_job
 from maintenance.integrity.job import IntegrityLimits, IntegrityOptions
 from maintenance.job import Job, Kind, Workplace
 from maintenance.ladder import RetentionPolicy
-from maintenance.retention import RetentionLimits, RetentionOptions
+from maintenance.rules import RetentionLimits, RetentionOptions
 from storage.factory import StoreSettings, open_store
 
 

@@ -1,6 +1,6 @@
 """What a run of retention would do, snapshot by snapshot and object by object, and why. Asking changes nothing."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import groupby
 
@@ -10,8 +10,9 @@ from duckmesh.kernel.errors import JSON
 from duckmesh.kernel.spans import spelled
 from maintenance.expiry import database_time, verdicts_of
 from maintenance.job import Progress
-from maintenance.ladder import RetentionPolicy, Verdict
+from maintenance.ladder import Verdict
 from maintenance.orphans import Orphan, list_orphans
+from maintenance.rules import Rules
 from storage.store import ObjectStore
 
 # The list is part of the run's row. Runs for a tenant or a table list less.
@@ -22,30 +23,31 @@ Listed = dict[str, JSON]
 
 def outlook(
     *,
-    tenant_ids: list[str],
+    rules: Mapping[str, Rules],
     table_id: int | None,
-    policy: RetentionPolicy,
-    safety_age: timedelta,
     orphan_grace: timedelta | None,
     store: ObjectStore,
     progress: Progress,
 ) -> dict[str, JSON]:
-    """The plan. Snapshots of one fate and reason that follow each other are told together: `from`, `to`, how many."""
+    """The plan for the tenants of `rules`.
+
+    Snapshots of one fate and reason that follow each other are told together: `from`, `to`, how many.
+    """
     snapshots: list[JSON] = []
     objects: list[JSON] = []
     counts = {"snapshots_expired": 0, "files_deleted": 0, "bytes_deleted": 0, "orphans_deleted": 0, "tables_removed": 0}
-    for number, tenant_id in enumerate(tenant_ids):
-        done = number / len(tenant_ids)
+    for number, (tenant_id, rule) in enumerate(rules.items()):
+        done = number / len(rules)
         progress.at("plan", done)
         now = database_time()
         kept: list[int] = []
         if table_id is None:
-            verdicts = list(verdicts_of(tenant_id=tenant_id, policy=policy))
+            verdicts = list(verdicts_of(tenant_id=tenant_id, policy=rule.policy))
             kept = [verdict.snapshot_id for verdict in verdicts if verdict.kept]
             counts["snapshots_expired"] += len(verdicts) - len(kept)
             counts["tables_removed"] += len(forgotten_tables(tenant_id=tenant_id))
             snapshots += _grouped(tenant_id, verdicts)
-        listed = list(_files(tenant_id, table_id, kept=kept, safety_age=safety_age, now=now))
+        listed = list(_files(tenant_id, table_id, kept=kept, safety_age=rule.safety_age, now=now))
         gone = [file for file in listed if file["deleted"]]
         counts["files_deleted"] += len(gone)
         counts["bytes_deleted"] += sum(int(str(file["bytes"])) for file in gone)
@@ -57,7 +59,7 @@ def outlook(
             objects += orphans
     return {
         "dry_run": True,
-        "tenants": len(tenant_ids),
+        "tenants": len(rules),
         **counts,
         "snapshots": snapshots,
         "objects": objects[:_MOST_LISTED],

@@ -4,59 +4,20 @@ Tenant by tenant: expire, collect files, forget dropped tables, sweep orphans. E
 so that a run may end between any two of them. A run for one table expires nothing, because a snapshot is of all tables.
 """
 
-from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
-from typing import Annotated
-
-from pydantic import AfterValidator, Field
+from dataclasses import asdict, dataclass
 
 from catalog.collect import forget_table, forgotten_tables
 from catalog.errors import TenantNotFound
 from catalog.identity import own_store
 from catalog.models import Tenant
 from duckmesh.kernel.errors import JSON
-from duckmesh.kernel.spans import ladder, span, spelled
-from maintenance.errors import SafetyAgeTooShort
 from maintenance.expiry import expire_tenant
 from maintenance.gc import Collected, collect_files
-from maintenance.job import JobOptions, Progress, Scope, Workplace
+from maintenance.job import Progress, Scope, Workplace
 from maintenance.ladder import RetentionPolicy
 from maintenance.orphans import sweep_is_due, sweep_orphans
 from maintenance.outlook import outlook
-
-
-def _is_span(text: str) -> str:
-    span(text)
-    return text
-
-
-def _is_ladder(text: str) -> str:
-    ladder(text)
-    return text
-
-
-SpanText = Annotated[str, AfterValidator(_is_span)]
-LadderText = Annotated[str, AfterValidator(_is_ladder)]
-
-
-class RetentionOptions(JobOptions):
-    """What is null is as the configuration says. `orphans`, with dropped tables: now, never, or (null) when due."""
-
-    orphans: bool | None = None
-    keep_last: int | None = Field(None, ge=1)
-    keep_all_for: SpanText | None = None
-    ladder: LadderText | None = None
-    safety_age: SpanText | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetentionLimits:
-    """How soon things are deleted, and how soon they may be asked to. All ages are told by the database's clock."""
-
-    safety_age: timedelta
-    least_safety_age: timedelta
-    orphan_grace: timedelta
-    sweep_every: timedelta
+from maintenance.rules import RetentionLimits, RetentionOptions, Rules, rules_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,32 +53,24 @@ def perform(
     why. Raises `TenantNotFound`, `SafetyAgeTooShort`, `StoreNotOurs`, and what the store, the catalog and `progress`
     raise.
     """
-    limits = _limited(options, limits)
-    job = _Job(
-        table_id=scope.table_id,
-        options=options,
-        place=place,
-        policy=_policy(options, policy),
-        limits=limits,
-        progress=progress,
-    )
     tenants = _tenants(scope)
+    scopes = (Scope(tenant_id=tenant_id, table_id=scope.table_id) for tenant_id in tenants)
+    rules = dict(zip(tenants, rules_for(scopes, asked=options, policy=policy, limits=limits), strict=True))
     if options.dry_run:
         return outlook(
-            tenant_ids=tenants,
+            rules=rules,
             table_id=scope.table_id,
-            policy=job.policy,
-            safety_age=limits.safety_age,
             orphan_grace=limits.orphan_grace if options.orphans is not False else None,
             store=place.store,
             progress=progress,
         )
     # Before anything: what a copy of the catalog expires may be live in the one that it was copied from.
     own_store(place.store)
+    job = _Job(table_id=scope.table_id, options=options, place=place, limits=limits, progress=progress)
     after, done = _begun(progress)
     for number, tenant_id in enumerate(tenants):
         if tenant_id > after:
-            done += job.tenant(tenant_id, so_far=number / len(tenants))
+            done += job.tenant(tenant_id, rules[tenant_id], so_far=number / len(tenants))
             progress.save({"tenant": tenant_id, "done": asdict(done)})
     return asdict(done)
 
@@ -136,20 +89,19 @@ class _Job:
     table_id: int | None
     options: RetentionOptions
     place: Workplace
-    policy: RetentionPolicy
     limits: RetentionLimits
     progress: Progress
 
-    def tenant(self, tenant_id: str, *, so_far: float) -> Done:
+    def tenant(self, tenant_id: str, rules: Rules, *, so_far: float) -> Done:
         """All that is due of the tenant."""
         whole = self.table_id is None
         expired = (
-            expire_tenant(tenant_id=tenant_id, policy=self.policy, progress=self.progress, done=so_far) if whole else 0
+            expire_tenant(tenant_id=tenant_id, policy=rules.policy, progress=self.progress, done=so_far) if whole else 0
         )
         files = collect_files(
             tenant_id=tenant_id,
             table_id=self.table_id,
-            safety_age=self.limits.safety_age,
+            safety_age=rules.safety_age,
             store=self.place.store,
             progress=self.progress,
             done=so_far,
@@ -199,23 +151,3 @@ def _tenants(scope: Scope) -> list[str]:
     if scope.tenant_id is not None and not ids:
         raise TenantNotFound(f"There is no tenant {scope.tenant_id}.", tenant_id=scope.tenant_id)
     return sorted(ids)
-
-
-def _policy(options: RetentionOptions, default: RetentionPolicy) -> RetentionPolicy:
-    return RetentionPolicy(
-        keep_last=default.keep_last if options.keep_last is None else options.keep_last,
-        keep_all_for=default.keep_all_for if options.keep_all_for is None else span(options.keep_all_for),
-        rungs=default.rungs if options.ladder is None else ladder(options.ladder),
-    )
-
-
-def _limited(options: RetentionOptions, limits: RetentionLimits) -> RetentionLimits:
-    if options.safety_age is not None:
-        limits = replace(limits, safety_age=span(options.safety_age))
-    if limits.safety_age < limits.least_safety_age:
-        raise SafetyAgeTooShort(
-            "The safety age is shorter than the longest query or attempt: what they read could be deleted.",
-            safety_age=spelled(limits.safety_age),
-            at_least=spelled(limits.least_safety_age),
-        )
-    return limits

@@ -13,7 +13,8 @@ from catalog.publish import NewFile, publish_snapshot
 from duckmesh.kernel.clock import now
 from maintenance.job import Scope, Workplace
 from maintenance.ladder import RetentionPolicy
-from maintenance.retention import RetentionLimits, RetentionOptions, perform
+from maintenance.retention import perform
+from maintenance.rules import RetentionLimits, RetentionOptions
 from storage.keys import data_file_key
 from storage.store import ObjectStore
 from tests.factories import make_file

@@ -25,12 +25,13 @@ from catalog.pins import pin_snapshot, unpin_snapshot
 from catalog.snapshots import resolve
 from catalog.tables import drop_table, live_tables
 from duckmesh.kernel.clock import now
-from duckmesh.kernel.errors import DuckMeshError
+from duckmesh.kernel.errors import DuckMeshError, Invalid
 from ingest.models import IngestClaimItem, IngestEvent
 from ingest.restores import order_restore
 from maintenance.errors import RunCancelled, RunLost, SafetyAgeTooShort
 from maintenance.job import Scope
 from maintenance.ladder import RetentionPolicy
+from maintenance.models import MaintenancePolicy
 from storage.errors import StoreUnavailable
 from storage.local import LocalStore
 from storage.store import Keys
@@ -293,6 +294,30 @@ def test_safety_age_below_what_queries_need_is_refused(lake: Lake, tenant_id: st
     advance(timedelta(minutes=16))
     assert retain(lake)["files_deleted"] == 0
     assert retain(lake, safety_age="15m")["files_deleted"] == 2
+
+
+def test_policy_of_a_tenant_holds_in_every_run_that_does_not_ask_for_less(lake: Lake, tenant_id: str) -> None:
+    other = make_tenant()
+    make_table(tenant_id=other)
+    every = timedelta(minutes=1)
+    own = {"keep_all_for": "30d", "safety_age": "2h", "orphans": False}
+    policy = MaintenancePolicy.objects.create(
+        kind="retention", name="default", tenant_id=tenant_id, interval=every, options=own
+    )
+    assert retain(lake)["snapshots_expired"] == 1, "the other's"
+    assert ids(tenant_id) == [0, 1, 2, 3, 4]
+    assert retain(lake, dry_run=True)["snapshots_expired"] == 0
+    retain(lake, keep_all_for="0s")
+    assert ids(tenant_id) == [4]
+    advance(LONG)
+    assert retain(lake)["files_deleted"] == 0
+    advance(timedelta(hours=2))
+    assert retain(lake)["files_deleted"] == 2
+    MaintenancePolicy.objects.filter(pk=policy.pk).update(options={"keep_all_for": "long"})
+    make_snapshot(tenant_id=tenant_id)
+    with pytest.raises(Invalid):
+        retain(lake)
+    assert ids(tenant_id) == [4, 5]
 
 
 def test_dry_run_lists_all_with_reasons_and_changes_nothing(lake: Lake, tenant_id: str) -> None:

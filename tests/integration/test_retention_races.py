@@ -20,7 +20,8 @@ from duckmesh.kernel.config import QUERY_SLACK
 from maintenance.job import Kind, Scope, Workplace
 from maintenance.jobs import jobs
 from maintenance.ladder import RetentionPolicy
-from maintenance.retention import RetentionOptions, perform
+from maintenance.retention import perform
+from maintenance.rules import RetentionOptions
 from storage.factory import StoreSettings, open_store
 from tests.ages import advance
 from tests.factories import make_table, make_tenant

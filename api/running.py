@@ -11,7 +11,7 @@ from api.process import Held
 from duckmesh.kernel.errors import JSON, DuckMeshError, Invalid
 from maintenance.asking import parse_options, scope_of
 from maintenance.errors import IntegrityCheckFailed
-from maintenance.history import RunInfo, find_run, finding_document, findings_of
+from maintenance.history import RunInfo, find_run, finding_document, gravest_findings
 from maintenance.job import Job, JobOptions
 from maintenance.models import Run
 from maintenance.runs import Poke, request_run
@@ -83,7 +83,8 @@ def failure_of(run: RunInfo) -> DuckMeshError:
     error = known.__new__(known)  # whatever its own arguments are, a run keeps its message alone
     context: dict[str, Any] = {"run_id": str(run.run_id), "state": run.state.value, "summary": dict(run.summary)}
     if known is IntegrityCheckFailed:
-        context["findings"] = [finding_document(each) for each in findings_of(run_id=run.run_id, limit=FIRST_FINDINGS)]
+        grave = gravest_findings(run_id=run.run_id, limit=FIRST_FINDINGS)
+        context["findings"] = [finding_document(each) for each in grave]
     DuckMeshError.__init__(error, message, **context)
     return error
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import F, Q
+from django.db.models import Case, F, Q, Value, When
 
 from duckmesh.kernel import clock
 from duckmesh.kernel.errors import JSON
@@ -177,6 +177,12 @@ def last_successes() -> Mapping[Kind, datetime]:
         for kind, model in MODELS.items()
     }
     return {kind: ended_at for kind, ended_at in newest.items() if ended_at is not None}
+
+
+def gravest_findings(*, run_id: uuid.UUID, limit: int) -> list[IntegrityFinding]:
+    """So many findings of an integrity run, the errors first, then the warnings."""
+    grave = Case(When(severity="error", then=Value(0)), When(severity="warning", then=Value(1)), default=Value(2))
+    return list(IntegrityFinding.objects.filter(run_id=run_id).order_by(grave, "id")[:limit])
 
 
 def _info(kind: Kind, row: Mapping[str, Any]) -> RunInfo:  # `Any`: what the columns hold

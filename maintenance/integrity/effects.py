@@ -5,9 +5,11 @@ from typing import Any
 
 from django.db import connection
 
+from duckmesh.kernel.clock import rfc3339
 from duckmesh.kernel.errors import JSON
 
 _MOST_KEYS = 20
+_MOST_BACKUPS = 3
 
 _FILE = """
 SELECT f.table_id, t.name, f.row_count, f.level, f.min_token, f.max_token
@@ -20,6 +22,11 @@ SELECT count(*), min(s.snapshot_id), max(s.snapshot_id), coalesce(bool_or(s.snap
    AND (i.removed_in IS NULL OR s.snapshot_id < i.removed_in)
   JOIN tenant_catalog c ON c.tenant_id = i.tenant_id
  WHERE i.file_id = %s
+"""
+# Whatever is named while a backup dumps is in it, and with data its object was copied.
+_BACKUPS = """
+SELECT b.name, b.dumped_at FROM backup b JOIN data_file f ON f.created_at < b.started_at
+ WHERE f.file_id = %s AND b.state = 'completed' AND b.with_data ORDER BY b.dumped_at DESC LIMIT %s
 """
 _INTERVALS = "SELECT added_in, removed_in FROM snapshot_file WHERE file_id = %s ORDER BY added_in"
 
@@ -48,7 +55,10 @@ def effect_of(file_id: int) -> Mapping[str, JSON]:
         count, oldest, newest, latest = cursor.fetchone()
         cursor.execute(_INTERVALS, [file_id])
         intervals = cursor.fetchall()
-    found: list[JSON] = []
+        cursor.execute(_BACKUPS, [file_id, _MOST_BACKUPS])
+        found: list[JSON] = [
+            {"from": "backup", "backup": name, "dumped_at": rfc3339(dumped_at)} for name, dumped_at in cursor.fetchall()
+        ]
     for added_in, removed_in in intervals:
         if level:
             found += _elsewhere("compaction_inputs", table_id, added_in, taken=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
-from django.db.models import Case, Count, IntegerField, Value, When
+from django.db.models import Count
 
 from duckmesh.kernel.errors import JSON
 from maintenance.models import IntegrityFinding
@@ -142,25 +142,3 @@ def counted(*, run_id: UUID) -> dict[FindingKind, int]:
     """How many findings of each kind the run has."""
     rows = IntegrityFinding.objects.filter(run_id=run_id).values_list("kind").annotate(Count("id"))
     return {FindingKind(kind): count for kind, count in rows.order_by("kind")}
-
-
-def first(*, run_id: UUID, limit: int = 20) -> list[JSON]:
-    """The run's gravest findings, as a caller is told them."""
-    grave = [When(severity=severity, then=Value(place)) for place, severity in enumerate(Severity)]
-    rows = IntegrityFinding.objects.filter(run_id=run_id)
-    rows = rows.order_by(Case(*grave, output_field=IntegerField()), "id")
-    return [shown(row) for row in rows[:limit]]
-
-
-def shown(row: IntegrityFinding) -> JSON:
-    """The finding as JSON."""
-    return {
-        "kind": row.kind,
-        "severity": row.severity,
-        "runbook": row.runbook,
-        "tenant_id": row.tenant_id,
-        "table_id": row.table_id,
-        "file_id": row.file_id,
-        "object_key": row.object_key,
-        "detail": row.detail,
-    }

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from duckmesh.kernel.errors import JSON
 from maintenance.errors import IntegrityCheckFailed, IntegrityUnfinished
-from maintenance.integrity.findings import FindingKind, Severity, counted, first
+from maintenance.integrity.findings import FindingKind, Severity, counted
 from maintenance.integrity.plan import Plan
 
 _OF_CONTENTS = (
@@ -59,7 +59,6 @@ def conclude(*, run_id: UUID, plan: Plan, mode: str, counts: Mapping[str, int]) 
     }
     if not by_severity[Severity.ERROR] and not failures:
         return summary
-    summary["first_findings"] = first(run_id=run_id)
     if not by_severity[Severity.ERROR]:
         raise IntegrityUnfinished(
             f"The object store did not answer for {failures} of what was to be checked; nothing else is wrong.",

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,15 @@ from django.db import connection
 
 from catalog.definition import TableDefinition
 from catalog.expire import expire_snapshots
+from catalog.incarnation import begin_incarnation
 from catalog.models import DataFile, Snapshot, SnapshotFile
 from catalog.snapshots import resolve
 from catalog.tables import create_table, drop_table
+from duckmesh.kernel.clock import now
 from ingest.accept import Staging
 from ingest.restores import order_restore
+from maintenance.history import gravest_findings
+from maintenance.models import Backup
 from tests.damages import CONTRADICTIONS
 from tests.factories import COLUMNS, make_table, make_tenant
 from tests.integrity import check
@@ -79,6 +84,7 @@ def eventful(lake: Lake) -> str:
     latest = resolve(tenant_id=tenant_id).snapshot_id
     expire_snapshots(tenant_id=tenant_id, snapshot_ids=[at for at in range(latest) if at % 3])
     write(tenant_id, [record("staged", n=1)], staging=Staging(store=lake.store, above_bytes=1))
+    begin_incarnation(dumped_at=now())
     return tenant_id
 
 
@@ -137,8 +143,7 @@ def test_damaged_file_is_named_with_what_it_takes_away(
         assert found.object_key == file.path
         assert (found.detail["table_name"], found.detail["rows_lost"]) == ("events", 1)
         assert found.detail["snapshots"] == {"count": 2, "first": latest - 1, "last": latest, "latest": True}
-    (first, *_) = checked.summary["first_findings"]
-    assert first["object_key"] == file.path
+    assert gravest_findings(run_id=checked.run.run_id, limit=1)[0].object_key == file.path
     assert checked.summary["missing_files"] == ("missing_file" in deep)
     assert checked.summary["size_mismatch_files"] == ("size_mismatch" in deep)
     assert checked.summary["checksum_mismatch_files"] == ("checksum_mismatch" in deep)
@@ -188,6 +193,27 @@ def test_missing_file_tells_where_its_rows_are_too(lake: Lake, tenant_id: str) -
     found = {each.file_id: each for each in check(lake, tenant_id).findings}
     (elsewhere,) = found[inputs[0].file_id].detail["recover"]
     assert (elsewhere["from"], elsewhere["object_keys"]) == ("compaction_output", [output.path])
+
+
+def test_missing_file_tells_of_the_backups_that_hold_it(lake: Lake, tenant_id: str) -> None:
+    (file, *_) = files(tenant_id)
+    object_of(lake, file).unlink()
+    later = file.created_at + timedelta(seconds=1)
+    for name, with_data, began in (("held", True, later), ("before", True, file.created_at), ("bare", False, later)):
+        Backup.objects.create(
+            name=name,
+            directory="elsewhere",
+            state=Backup.State.COMPLETED,
+            incarnation=1,
+            with_data=with_data,
+            encrypted=False,
+            started_at=began,
+            dumped_at=began,
+            size_bytes=1,
+            object_count=1,
+        )
+    (elsewhere,) = check(lake, tenant_id).one("missing_file").detail["recover"]
+    assert (elsewhere["from"], elsewhere["backup"]) == ("backup", "held")
 
 
 def test_interval_removed_by_hand_is_found_with_the_snapshots_and_rows_that_it_took(lake: Lake, tenant_id: str) -> None:

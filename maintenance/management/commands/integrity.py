@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 
 from catalog.management.base import Outcome
 from duckmesh.kernel.errors import JSON
-from maintenance.history import RunInfo, findings_of
+from maintenance.history import RunInfo, gravest_findings
 from maintenance.job import Kind
 from maintenance.management.base import RunCommand
 
@@ -63,7 +63,7 @@ class Command(RunCommand):
         if run.options.get("dry_run"):
             return [f"{name}: {value}" for name, value in run.summary.items() if name != "dry_run"]
         figures = [f"{name.replace('_', ' ')}: {run.summary[name]}" for name in _COUNTED if name in run.summary]
-        found = findings_of(run_id=run.run_id, limit=_MOST_LINES)
+        found = gravest_findings(run_id=run.run_id, limit=_MOST_LINES)
         told = [_line(row.severity, row.kind, row.object_key, row.detail, row.runbook) for row in found]
         return [*figures, *told]
 

@@ -1,4 +1,4 @@
-"""What a run of retention may be asked, and what holds for a tenant: what was asked, else its policy, else the settings.
+"""What a run of retention may be asked, and what holds for a tenant: what was asked, else its policy, else settings.
 
 A run that somebody asks for keeps what the tenant's policy keeps: it asks for less only by saying so.
 """

@@ -8,12 +8,12 @@ INSTALLED := .venv/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status reset test test-long test-ops check bench fmt lock clean
+.PHONY: help demo up down status reset test test-long test-ops check restore-drill bench fmt lock clean
 .SUFFIXES:
 
 help: ## list the targets
 	@echo "DuckMesh: make TARGET"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 	@echo "Settings are variables, for example: make up DUCKMESH_PORT=8081 (docs/settings.md has all of them)."
 
 demo: $(INSTALLED) ## stream 336,776 real flights through the whole stack and query them (EXIT=1: stop afterwards)
@@ -50,6 +50,9 @@ check: $(INSTALLED) ## lint, format, types, import contracts, migrations, genera
 	$(PY) -m duckmesh.devstack.settings_page --check
 	$(PY) deploy/grafana/dashboards.py --check
 	$(PY) -m query.list_functions --check
+
+restore-drill: $(INSTALLED) ## restore the running stack's catalog into a scratch database, and prove it (ARGS=--help)
+	@$(PY) manage.py restore_drill $(ARGS)
 
 bench: $(INSTALLED) ## measure the stack, and DuckLake beside it; writes .duckmesh/bench/*.json (ARGS=--help)
 	@$(PY) -m tests.benchmarks $(ARGS)

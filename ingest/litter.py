@@ -30,7 +30,7 @@ UPDATE ingest_staged s SET doomed_at = clock_timestamp()
 """
 _MOST_OBJECTS = 1_000
 
-_LITTER = ("spool-*", "claim-*", "rewrite-*")
+_LITTER = ("spool-*", "claim-*", "rewrite-*", "backup-*", "restore-*", "drill-*")
 _ABANDONED_AFTER = 86_400.0  # seconds; no request and no attempt lasts nearly as long
 
 

@@ -37,18 +37,23 @@ def _unheard(_phase: str, _done: float) -> None:
     """Nobody looks on."""
 
 
+def _untold(_name: str, _facts: Mapping[str, JSON]) -> None:
+    """Nobody asks what was done."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Executor:
     """How runs are computed in this process.
 
     A run is given back at the first `at` or `step` after `seconds`, if there are any, and when an error of
-    `out_of_time` interrupts it. `watch` hears each phase.
+    `out_of_time` interrupts it. `watch` hears each phase, `told` each step.
     """
 
     lease: timedelta
     seconds: float | None = None
     out_of_time: tuple[type[Exception], ...] = ()
     watch: Callable[[str, float], None] = _unheard
+    told: Callable[[str, Mapping[str, JSON]], None] = _untold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +168,7 @@ class LeasedProgress:
 
     def step(self, name: str, **facts: JSON) -> None:
         """See `Progress`."""
+        self.executor.told(name, facts)
         self._go_on(tell_step(self.run, name=name, facts=facts))
 
     def save(self, cursor: Mapping[str, JSON]) -> None:

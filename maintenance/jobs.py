@@ -12,10 +12,13 @@ from functools import partial
 from duckmesh.kernel.config import QUERY_SLACK, Config
 from duckmesh.kernel.spans import ladder
 from maintenance import compaction, retention
+from maintenance.drill import job as drill_job
+from maintenance.drill.job import DrillOptions, DrillPolicy
 from maintenance.integrity import job as integrity_job
 from maintenance.integrity.job import IntegrityLimits, IntegrityOptions
 from maintenance.job import Job, Kind, Workplace
 from maintenance.ladder import RetentionPolicy
+from maintenance.postgres.programs import find_programs
 from maintenance.rules import RetentionLimits, RetentionOptions
 from storage.factory import StoreSettings, open_store
 
@@ -29,6 +32,7 @@ def jobs(config: Config) -> Mapping[Kind, Job]:
             perform=partial(compaction.perform, settings=compaction.CompactionSettings.of(config)),
         ),
         _retention(config),
+        _drill(config),
         _integrity(config),
     ]
     return {job.kind: job for job in found}
@@ -53,6 +57,16 @@ def _retention(config: Config) -> Job:
 def _integrity(config: Config) -> Job:
     limits = IntegrityLimits(bytes_per_second=config.integrity_bytes_per_second, orphan_grace=config.orphan_grace)
     return Job(kind=Kind.INTEGRITY, options=IntegrityOptions, perform=partial(integrity_job.perform, limits=limits))
+
+
+def _drill(config: Config) -> Job:
+    policy = DrillPolicy(programs=find_programs(config.postgres_programs))
+    return Job(
+        kind=Kind.RESTORE_DRILL,
+        options=DrillOptions,
+        perform=partial(drill_job.perform, policy=policy),
+        command_only=frozenset({"keep"}),
+    )
 
 
 def workplace(config: Config) -> Workplace:

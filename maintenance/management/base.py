@@ -44,6 +44,9 @@ class RunCommand(ServiceCommand):
     def given(self, options: Mapping[str, Any]) -> dict[str, JSON]:
         """The job's own options, from the arguments."""
 
+    def told(self, name: str, facts: Mapping[str, JSON]) -> None:
+        """A step of the run was done; whoever shows them while they come says how."""
+
     @abstractmethod
     def lines(self, run: RunInfo) -> list[str]:
         """What a person reads of a run that has ended, whatever its state."""
@@ -63,7 +66,7 @@ class RunCommand(ServiceCommand):
         run_id = request_run(kind=job.kind, scope=scope, options=asked, requested_by="operator")
         try:
             with _bar(job.kind) as watch:
-                run = _ended(job, run_id, watch)
+                run = _ended(job, run_id, watch, self.told)
         except KeyboardInterrupt:
             cancel_run(kind=job.kind, run_id=run_id, actor="operator")
             raise
@@ -71,9 +74,11 @@ class RunCommand(ServiceCommand):
         return Outcome(document=document_of(run), lines=self.lines(run), problem=problem)
 
 
-def _ended(job: Job, run_id: UUID, watch: Callable[[str, float], None]) -> RunInfo:
+def _ended(
+    job: Job, run_id: UUID, watch: Callable[[str, float], None], told: Callable[[str, Mapping[str, JSON]], None]
+) -> RunInfo:
     place = workplace(settings.DUCKMESH)
-    executor = Executor(lease=settings.DUCKMESH.run_lease, watch=watch)
+    executor = Executor(lease=settings.DUCKMESH.run_lease, watch=watch, told=told)
     while True:
         execute(job=job, run_id=run_id, place=place, executor=executor)
         run = find_run(run_id=run_id)

@@ -94,22 +94,33 @@ class Server:
         """Whether there is a database of this name."""
         return bool(self._rows("SELECT 1 FROM pg_database WHERE datname = %s", name))
 
-    def create_scratch(self, purpose: str) -> str:
-        """The name of a new, empty database that goes when this session's process has died, at the latest."""
+    def scratch_name(self, purpose: str) -> str:
+        """A name for a scratch database, which is this session's own."""
         name = f"{_prefix(purpose, self.database)}{secrets.token_hex(6)}"
         self._rows(_LOCK, name)
+        return name
+
+    def create_scratch(self, name: str) -> None:
+        """The database exists and is empty. It is dropped by whoever comes when this session's process has died."""
         try:
             self._run("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0", name)
         except psycopg2.errors.InsufficientPrivilege as exc:
             raise DatabaseRefused(
                 "The role of DUCKMESH_DATABASE_URL may not create databases, which this needs: ALTER ROLE … CREATEDB."
             ) from exc
-        return name
 
     def drop_scratch(self, name: str) -> None:
         """The database is gone, and whoever was connected to it is not any more."""
         self._run("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
         self._rows(_UNLOCK, name)
+
+    def keep_scratch(self, name: str) -> str | None:
+        """The database stays, under a name that is nobody's leftover; that name, or None if it was never made."""
+        kept = name.replace("duckmesh_", "duckmesh_kept_", 1) if self.exists(name) else None
+        if kept is not None:
+            self._run("ALTER DATABASE {} RENAME TO {}", name, kept)
+        self._rows(_UNLOCK, name)
+        return kept
 
     def drop_leftovers(self, purpose: str) -> list[str]:
         """What processes that died have left of scratch databases for this purpose is gone; their names."""

@@ -72,8 +72,9 @@ def restore_backup(*, root: Path, name: str | None, place: Workplace, policy: Re
         for leftover in server.drop_leftovers("restore"):
             told("cleared", database=leftover)
         there = _require_target(server, force=policy.force)
-        scratch = server.create_scratch("restore")
+        scratch = server.scratch_name("restore")
         try:
+            server.create_scratch(scratch)
             _load(dump, manifest, server, scratch, policy)
             failpoint("restore.after_load")
             told("loaded", bytes=manifest.dump.size)

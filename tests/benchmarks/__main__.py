@@ -18,6 +18,7 @@ from duckmesh.devstack.programs import free_port
 from duckmesh.kernel.config import Config, load_config
 from tests.benchmarks import (
     columnar,
+    compaction,
     cpu,
     dump,
     fairness,
@@ -46,6 +47,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "scan": scan.many_rows,
     "fairness": lambda target, _: fairness.beside_a_hostile_tenant(target),
     "keyed": lambda target, _: keyed.unfolded_reads(target),
+    "compaction": compaction.beside_a_bare_copy,
     "dump": dump.under_a_dump,
     "integrity": integrity.many_files,
 }

@@ -1,24 +1,18 @@
 """A compaction that dies at any step has changed nothing that a query sees; the next one finishes its work."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from django.conf import settings
-from django.db import connection
 
 from catalog.models import DataFile
 from catalog.snapshots import resolve
+from tests.compactor import run_compactor
 from tests.factories import make_table, make_tenant
 from tests.lake import Lake, record, write
 from tests.tables import compact, state_at
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -42,14 +36,7 @@ def tenant_id(lake: Lake) -> str:
 
 def compactor(lake: Lake, tenant_id: str, failpoints: str) -> int:
     """The exit status of a full compaction in a process of its own, on the database of this test."""
-    address, _ = settings.DUCKMESH.database_url.rsplit("/", 1)
-    environment = {
-        **os.environ,
-        "DUCKMESH_DATABASE_URL": f"{address}/{connection.settings_dict['NAME']}",
-        "DUCKMESH_FAILPOINTS": failpoints,
-    }
-    command = [sys.executable, "-m", "tests.compactor", tenant_id, str(lake.root)]
-    return subprocess.run(command, cwd=ROOT, env=environment, timeout=60, check=False).returncode
+    return run_compactor(tenant_id, lake.root, failpoints=failpoints)[0]
 
 
 def state(lake: Lake, tenant_id: str, *, snapshot_id: int | None = None) -> dict[str, int]:

@@ -210,13 +210,13 @@ class _Round:
             before_each=lambda: watch.at(item.kind, self.share),
         )
         for number, made in enumerate(pieces):
-            failpoint("compaction.after_read")
+            failpoint(f"compaction.{item.kind}.after_read")
             added.append(self.bench.put(made, item=item, number=number))
-        failpoint("compaction.after_put")
+        failpoint(f"compaction.{item.kind}.after_put")
         with transaction.atomic():
             snapshot_id, made_ids = self._publish(item, added, settles_to=settles_to, deadline=deadline)
-            failpoint("compaction.before_commit")
-        failpoint("compaction.after_commit")
+            failpoint(f"compaction.{item.kind}.before_commit")
+        failpoint(f"compaction.{item.kind}.after_commit")
         self.known = self.known - {file.file_id for file in item.inputs} | made_ids
         self.run.made |= made_ids
         done = SliceDone(

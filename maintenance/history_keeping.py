@@ -8,10 +8,11 @@ from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from catalog.models import TableDef
 from duckmesh.kernel import metrics
 from maintenance.history import SUCCESSES
 from maintenance.job import Kind
-from maintenance.models import Run
+from maintenance.models import MaintenancePolicy, MaintenanceSchedule, Run
 from maintenance.runs import MODELS
 
 ROWS_PER_SLICE = 1_000
@@ -37,6 +38,12 @@ def keep_history(*, keep: timedelta, seconds: float) -> int:
     metrics.housekeeping_removed.labels("runs").inc(removed)
     log.info("run_history_kept", runs=removed)
     return removed
+
+
+def forget_gone_tables() -> int:
+    """Policies, and what they have asked for, are gone with the tables that retention has forgotten; how many."""
+    gone = Q(table_id__isnull=False) & ~Q(table_id__in=TableDef.objects.values("table_id"))
+    return sum(rows.objects.filter(gone).delete()[0] for rows in (MaintenancePolicy, MaintenanceSchedule))
 
 
 @transaction.atomic

@@ -135,7 +135,10 @@ class MaintenancePolicy(models.Model):
     kind = models.CharField(max_length=16, choices=[(kind.value, kind.value.replace("_", " ")) for kind in Kind])
     name = models.CharField(max_length=63, default="default")
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, null=True, blank=True, related_name="+")
-    table = models.ForeignKey(TableDef, on_delete=models.CASCADE, null=True, blank=True, related_name="+")
+    # Nothing in the database holds a table for it: a dropped table may be forgotten, and housekeeping follows.
+    table = models.ForeignKey(
+        TableDef, on_delete=models.CASCADE, null=True, blank=True, related_name="+", db_constraint=False
+    )
     enabled = models.BooleanField(default=True)
     interval = models.DurationField()
     window_start = models.TimeField(null=True, blank=True)
@@ -171,7 +174,7 @@ class MaintenanceSchedule(models.Model):
     kind = models.CharField(max_length=16)
     name = models.CharField(max_length=63)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, null=True, related_name="+")
-    table = models.ForeignKey(TableDef, on_delete=models.CASCADE, null=True, related_name="+")
+    table = models.ForeignKey(TableDef, on_delete=models.CASCADE, null=True, related_name="+", db_constraint=False)
     requested_at = models.DateTimeField()
     run_id = models.UUIDField()
     seen_snapshot = models.BigIntegerField(null=True)

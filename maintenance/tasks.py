@@ -16,7 +16,7 @@ from kombu import Producer
 
 from duckmesh.kernel.broker import impatient_producer
 from maintenance.executing import Executor, execute
-from maintenance.history_keeping import keep_history
+from maintenance.history_keeping import forget_gone_tables, keep_history
 from maintenance.job import Job, Kind, Workplace
 from maintenance.jobs import jobs, workplace
 from maintenance.runs import Poke, next_in_line
@@ -94,7 +94,8 @@ def tick() -> None:
 
 @shared_task(name="maintenance.tasks.keep_house")
 def keep_house() -> None:
-    """Runs past their time are gone, as far as one call comes."""
+    """Runs past their time are gone, as far as one call comes, and so is what tables that are gone have left."""
+    forget_gone_tables()
     keep_history(keep=settings.DUCKMESH.run_keep, seconds=_HOUSEKEEPING_SECONDS)
 
 

@@ -14,7 +14,7 @@ from catalog.tables import drop_table
 from duckmesh.kernel.errors import JSON
 from maintenance.asking import parse_options
 from maintenance.errors import RunWorkerLost
-from maintenance.history_keeping import ROWS_PER_SLICE, keep_history
+from maintenance.history_keeping import forget_gone_tables, keep_history
 from maintenance.job import Job, Kind, Progress
 from maintenance.jobs import jobs
 from maintenance.models import CompactionRun, GcRun, MaintenancePolicy, MaintenanceSchedule, Run
@@ -265,5 +265,22 @@ def test_history_goes_when_its_time_has_come_and_the_newest_success_stays() -> N
     kept = set(CompactionRun.objects.values_list("run_id", flat=True))
     assert kept == {runs["fresh", "test"], runs["fresh", "policy:default"], waiting}
     assert row(lonely, kind=Kind.RESTORE_DRILL).state == Run.State.SUCCEEDED
-    assert ROWS_PER_SLICE > 0
-    assert MaintenanceSchedule.objects.count() == 0
+
+
+def test_policies_and_schedules_hold_no_table_and_go_with_it() -> None:
+    tenant_id = make_tenant()
+    table, kept = (make_table(tenant_id=tenant_id, name=name).table_id for name in ("gone", "kept"))
+    for table_id in (table, kept):
+        policy(Kind.COMPACTION, tenant_id=tenant_id, table_id=table_id)
+        make_snapshot(tenant_id=tenant_id, table_id=table_id)
+    time_passes(HOUR)
+    assert len(request_due(JOBS)) == 2
+    end_all(Kind.COMPACTION)
+    CompactionRun.objects.filter(table_id=table).delete()
+    with connection.cursor() as cursor:
+        for name in ("snapshot_file", "data_file", "snapshot_table_watermark", "table_schema_version", "table_def"):
+            cursor.execute(f"DELETE FROM {name} WHERE table_id = %s", [table])
+    assert forget_gone_tables() == 2
+    assert [row.table_id for row in MaintenancePolicy.objects.all()] == [kept]
+    assert [row.table_id for row in MaintenanceSchedule.objects.all()] == [kept]
+    assert forget_gone_tables() == 0

@@ -20,8 +20,8 @@ from tests.tpch import QUESTIONS, Tpch, make_tpch
 
 JSON = "application/json"
 ARROW, PARQUET = "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"
-ROWS_PER_BODY = 15_000
-FILES = 41  # of lineitem, which has 600,572 rows
+ROWS_PER_BODY = 20_000
+FILES = 31  # of lineitem, which has 600,572 rows
 Rows = Sequence[Sequence[Any]]
 Read = Callable[[bytes], tuple[Sequence[str], Rows]]
 

@@ -55,7 +55,11 @@ def _retention(config: Config) -> Job:
 
 
 def _integrity(config: Config) -> Job:
-    limits = IntegrityLimits(bytes_per_second=config.integrity_bytes_per_second, orphan_grace=config.orphan_grace)
+    limits = IntegrityLimits(
+        bytes_per_second=config.integrity_bytes_per_second,
+        # Retention sees an orphan at its first sweep, and deletes it at the first one after the grace.
+        orphan_grace=config.orphan_grace + 3 * config.orphan_sweep_every,
+    )
     return Job(kind=Kind.INTEGRITY, options=IntegrityOptions, perform=partial(integrity_job.perform, limits=limits))
 
 

@@ -13,7 +13,8 @@ from maintenance.job import Job, Kind, Scope, Workplace
 from maintenance.models import IntegrityFinding, IntegrityRun
 from maintenance.runs import request_run
 from storage.store import ObjectStore
-from tests.lake import Lake
+from tests.factories import make_table, make_tenant
+from tests.lake import Lake, write_ids
 
 LIMITS = IntegrityLimits(
     bytes_per_second=0, orphan_grace=timedelta(hours=1), memory_bytes=2**28, retry_pause=timedelta(milliseconds=10)
@@ -41,6 +42,16 @@ class Checked:
         """The only finding of this kind."""
         (found,) = (found for found in self.findings if found.kind == kind)
         return found
+
+
+def three_files(lake: Lake) -> str:
+    """A tenant with three files of one table, each of one row."""
+    tenant_id = make_tenant()
+    make_table(tenant_id=tenant_id)
+    for identity in "abc":
+        write_ids(tenant_id, identity)
+        assert lake.materialize(tenant_id) == 1
+    return tenant_id
 
 
 def integrity_job(limits: IntegrityLimits = LIMITS) -> Job:

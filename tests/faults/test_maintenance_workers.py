@@ -61,3 +61,23 @@ def test_a_run_that_redis_has_forgotten_is_computed_all_the_same(stack: Stack, c
     assert client.get(reply.headers["Location"])["state"] == "queued"
     stack.start("beat")
     assert ended(client, reply.json()["run_id"])["state"] == "succeeded"
+
+
+def test_what_integrity_finds_is_named_to_whoever_asked(stack: Stack, client: Client, table: str) -> None:
+    client.ingest(table, "a", "b", wait=True)
+    stack.start(WORKER)
+    asked = {"table": table, "mode": "deep", "wait_seconds": 60}
+    healthy = client.call("POST", "/v1/integrity/run", asked)
+    assert healthy.status == 200, healthy.body
+    assert healthy.json()["summary"]["checksum_mismatch_files"] == 0
+    (path,) = (stack.home.root / "objects" / stack.tenant / table).rglob("*.parquet")
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+    reply = client.call("POST", "/v1/integrity/run", asked)
+    assert (reply.status, reply.json()["error_code"]) == (409, "INTEGRITY_CHECK_FAILED")
+    context = reply.json()["context"]
+    assert context["summary"]["checksum_mismatch_files"] == 1
+    (found,) = context["findings"]
+    assert (found["kind"], found["detail"]["rows_lost"]) == ("checksum_mismatch", 2)
+    assert path.as_posix().endswith(found["object_key"])
+    run = client.get(f"/v1/runs/{context['run_id']}")
+    assert (run["state"], run["findings"]) == ("failed", [found])

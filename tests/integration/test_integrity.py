@@ -21,7 +21,7 @@ from maintenance.history import gravest_findings
 from maintenance.models import Backup
 from tests.damages import CONTRADICTIONS
 from tests.factories import COLUMNS, make_table, make_tenant
-from tests.integrity import check
+from tests.integrity import check, three_files
 from tests.lake import Lake, fail_oldest, record, write, write_ids
 from tests.tables import compact
 
@@ -35,13 +35,7 @@ def lake(tmp_path: Path) -> Lake:
 
 @pytest.fixture
 def tenant_id(lake: Lake) -> str:
-    """A tenant with three files of one table, each of one row."""
-    tenant_id = make_tenant()
-    make_table(tenant_id=tenant_id)
-    for identity in "abc":
-        write_ids(tenant_id, identity)
-        assert lake.materialize(tenant_id) == 1
-    return tenant_id
+    return three_files(lake)
 
 
 def files(tenant_id: str) -> list[DataFile]:

@@ -38,7 +38,7 @@ from storage.factory import StoreSettings, open_store
 from storage.local import LocalStore
 from storage.store import ObjectInfo, ObjectStore
 from tests.factories import COLUMNS, make_file, make_table, make_tenant
-from tests.integrity import LIMITS, Checked, ask, check, outcome, run_here
+from tests.integrity import LIMITS, Checked, ask, check, outcome, run_here, three_files
 from tests.keeping import ONLY_LATEST
 from tests.lake import Lake, record, write, write_ids
 from tests.progress import Recorder
@@ -58,13 +58,7 @@ def lake(tmp_path: Path) -> Lake:
 
 @pytest.fixture
 def tenant_id(lake: Lake) -> str:
-    """A tenant with three files of one table, each of one row."""
-    tenant_id = make_tenant()
-    make_table(tenant_id=tenant_id)
-    for identity in "abc":
-        write_ids(tenant_id, identity)
-        assert lake.materialize(tenant_id) == 1
-    return tenant_id
+    return three_files(lake)
 
 
 def damage(lake: Lake, tenant_id: str) -> None:

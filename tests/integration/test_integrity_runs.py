@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,27 +25,22 @@ from catalog.snapshots import resolve
 from catalog.tables import create_table
 from duckmesh.kernel.config import ROOT
 from duckmesh.kernel.errors import JSON, Invalid
-from ingest.restores import order_restore
 from maintenance.errors import IntegrityCheckFailed, RunCancelled, RunPaused
 from maintenance.integrity.job import IntegrityOptions, perform
 from maintenance.job import Kind, Scope, Workplace
 from maintenance.models import IntegrityFinding
-from maintenance.retention import RetentionLimits, RetentionOptions
-from maintenance.retention import perform as retain_now
 from storage.errors import StoreUnavailable
 from storage.factory import StoreSettings, open_store
 from storage.local import LocalStore
 from storage.store import ObjectInfo, ObjectStore
 from tests.factories import COLUMNS, make_file, make_table, make_tenant
-from tests.integrity import LIMITS, Checked, ask, check, outcome, run_here, three_files
-from tests.keeping import ONLY_LATEST
+from tests.integrity import LIMITS, ask, check, outcome, run_here, three_files
 from tests.lake import Lake, record, write, write_ids
 from tests.progress import Recorder
 from tests.proxy import proxied
 from tests.runs import let_lease_run_out
 from tests.swift import ACCESS_KEY, SECRET_KEY, shared_swift, unavailable_because
 from tests.tables import compact
-from tests.together import Background
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -275,84 +269,6 @@ def test_command_ends_with_status_1_if_anything_was_found(tenant_id: str, capsys
     with pytest.raises(SystemExit) as ended:
         run("--mode", "thorough")
     assert ended.value.code == 2
-
-
-class Stirring:
-    """A tenant in which everything that changes a lake happens at once, until it is stopped."""
-
-    def __init__(self, lake: Lake) -> None:
-        self.lake, self.stopped = lake, False
-        self.tenant_id = make_tenant()
-        make_table(tenant_id=self.tenant_id)
-        make_table(tenant_id=self.tenant_id, name="keyed", primary_key_cols=["id"])
-        make_table(tenant_id=self.tenant_id, name="passing")
-        self.running = [Background(each) for each in (self.write, self.compact, self.retain, self.restore)]
-
-    def write(self) -> None:
-        number = 0
-        while not self.stopped:
-            number += 1
-            write_ids(self.tenant_id, f"w{number}", f"v{number}")
-            write(self.tenant_id, [record(f"k{number % 7}", n=number, key=None)], table="keyed")
-            self.lake.materialize(self.tenant_id)
-
-    def compact(self) -> None:
-        while not self.stopped:
-            for table in ("events", "keyed"):
-                compact(self.lake, self.tenant_id, table)
-
-    def retain(self) -> None:
-        at_once = RetentionLimits(
-            safety_age=timedelta(0),
-            least_safety_age=timedelta(0),
-            orphan_grace=timedelta(hours=1),
-            sweep_every=timedelta(0),
-        )
-        place = Workplace(store=self.lake.store, scratch=self.lake.root / "scratch")
-        scope = Scope(tenant_id=self.tenant_id)
-        while not self.stopped:
-            options = RetentionOptions(orphans=True)
-            retain_now(
-                scope=scope, options=options, place=place, policy=ONLY_LATEST, limits=at_once, progress=Recorder()
-            )
-
-    def restore(self) -> None:
-        while not self.stopped:
-            make_table(tenant_id=self.tenant_id, name=f"t{uuid4().hex[:8]}")
-            latest = resolve(tenant_id=self.tenant_id).snapshot_id
-            order_restore(tenant_id=self.tenant_id, snapshot_id=latest, actor="test")
-            time.sleep(0.2)
-
-    def stop(self) -> None:
-        """Everything has stopped, and nothing of it has failed."""
-        self.stopped = True
-        for each in self.running:
-            each.result()
-
-
-def looked_at_for(seconds: float, lake: Lake, tenant_id: str) -> list[Checked]:
-    """Runs of both modes, one after the other, for so long."""
-    until, found = time.monotonic() + seconds, []
-    while time.monotonic() < until or len(found) < 4:
-        found.append(check(lake, tenant_id, mode=("quick", "deep")[len(found) % 2]))
-    return found
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.long)])
-def test_nothing_that_happens_meanwhile_is_a_finding(lake: Lake, seconds: float) -> None:
-    stirring = Stirring(lake)
-    try:
-        runs = looked_at_for(seconds, lake, stirring.tenant_id)
-    finally:
-        stirring.stop()
-    for checked in runs:
-        alarms = [found for found in checked.findings if found.severity != "info"]
-        assert [(found.kind, found.object_key, found.detail) for found in alarms] == []
-        assert checked.run.state == "succeeded"
-    assert resolve(tenant_id=stirring.tenant_id).snapshot_id > 20
-    lake.materialize(stirring.tenant_id)
-    assert check(lake, stirring.tenant_id, mode="deep").kinds == set()
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from duckmesh.kernel.queues import client
 from ingest.guard import GuardPolicy
 from maintenance.counting import OUTCOMES, RUNS
 from maintenance.tiers import CompactionPolicy
+from storage.store import ObjectStore
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 WITHIN = timedelta(seconds=4)  # below Prometheus' usual patience of 10 s
@@ -46,6 +47,7 @@ class ScrapePolicy:
     tenant_labels: bool
     guard: GuardPolicy
     compaction: CompactionPolicy
+    store: ObjectStore
     redis_url: str
     directories: tuple[tuple[str, Path], ...]
 
@@ -68,6 +70,7 @@ def reading(policy: ScrapePolicy) -> Reading:
             ),
             "redis": Server(readers={"queues": partial(queues.read, client(policy.redis_url, within=BROKER_SECONDS))}),
             "machine": Server(readers={"disks": partial(machine.read_disks, dict(policy.directories))}),
+            "store": Server(readers={"store": partial(machine.read_store, policy.store)}),
             "guard": Server(readers={"guard": partial(machine.read_guard, policy.guard)}),
         },
         within=WITHIN,
@@ -110,7 +113,7 @@ PUBLISH_FAILURES = ("unavailable", "failed")
 
 HOUSEKEEPING = ("keys", "envelopes", "staged_objects", "scratch_files", "query_audit", "running_queries", "runs")
 RUNNER_ENDS = ("retired", "stopped", "died")
-SOURCES = ("lag", "claims", "beat", "database", "runs", "files", "queues", "disks", "guard")
+SOURCES = ("lag", "claims", "beat", "database", "runs", "files", "queues", "disks", "store", "guard")
 STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx", "timeout")
 
 

@@ -74,6 +74,7 @@ def scrape_policy() -> ScrapePolicy:
         tenant_labels=config.metrics_tenant_labels,
         guard=guard_policy(),
         compaction=CompactionSettings.of(config).policy,
+        store=object_store(),
         redis_url=config.redis_url,
         directories=(("scratch", config.home / "scratch"), *([("objects", objects)] if objects else [])),
     )

@@ -1,4 +1,4 @@
-"""The room on this machine's disks, and whether writes are refused for want of room."""
+"""The room on this machine's disks, whether writes are refused for want of it, and whether the object store answers."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -8,6 +8,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from api.gauges.family import Gauge
 from ingest.guard import GuardPolicy, Shortage, shortages
+from storage.store import ObjectStore
 
 FREE = Gauge(
     name="duckmesh_disk_free_bytes", help_text="Free bytes of the disk that holds this.", labels=("directory",)
@@ -32,6 +33,12 @@ def read_guard(policy: GuardPolicy) -> Iterator[GaugeMetricFamily]:
     """1 for each shortage that there is, 0 for the others: true with nobody writing."""
     found = shortages(policy)
     yield GUARD.by({(shortage.value,): shortage in found for shortage in Shortage})
+
+
+def read_store(store: ObjectStore) -> Iterator[GaugeMetricFamily]:
+    """The object store answers, or this raises: that it is a source is all that is shown of it."""
+    store.ping()
+    return iter(())
 
 
 def _there(directory: Path) -> Path:

@@ -17,6 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from redis import RedisError
 
 from duckmesh.kernel import metrics
+from duckmesh.kernel.errors import DuckMeshError
 
 Reader = Callable[[], Iterable[GaugeMetricFamily]]
 
@@ -77,7 +78,7 @@ def _ask(server: Server, found: dict[str, list[GaugeMetricFamily]]) -> None:
         for name, reader in server.readers.items():
             try:
                 found[name] = _in_database(reader) if server.in_database else list(reader())
-            except (DatabaseError, RedisError, OSError) as exc:
+            except (DatabaseError, RedisError, DuckMeshError, OSError) as exc:
                 log.warning("scrape_without", source=name, reason=str(exc))
                 if server.in_database and connection.connection is None:
                     return  # the others would wait for the same server

@@ -18,7 +18,7 @@ _numbers = itertools.count(1)
 
 def make_stack(**settings: str) -> Stack:
     """A stack whose PostgreSQL keeps what it has acknowledged when it is stopped at once."""
-    stack = Stack(programs=PROGRAMS, settings={**SETTINGS, **settings})
+    stack = Stack(programs=PROGRAMS, settings={**SETTINGS, **settings}, exporting=("worker-materialize",))
     stack.postgres = replace(stack.postgres, settings={**THROW_AWAY, "synchronous_commit": "on"})
     return stack
 

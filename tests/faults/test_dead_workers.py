@@ -5,11 +5,13 @@ import re
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from tests.client import Client
 from tests.faults.load import settle
 from tests.history import Recorder
+from tests.metrics import fetch
 from tests.stack import Stack
 
 DEAD = ("worker-materialize", "beat")
@@ -110,3 +112,23 @@ def test_barrier_that_nobody_can_meet_names_the_latest_watermark(client: Client,
     assert reply.json()["context"]["latest_visibility_token"] == ack.token - 1
     reply = client.call("POST", "/v1/query", {**query, "min_visibility_token": ack.token + 1})
     assert reply.status == 400 and reply.json()["error_code"] == "VISIBILITY_TOKEN_INVALID"
+
+
+def test_no_counter_of_a_worker_falls_when_one_of_its_processes_is_killed(
+    stack: Stack, client: Client, recorder: Recorder, table: str
+) -> None:
+    def published() -> float:
+        page = fetch(stack.metrics_urls["worker-materialize"])
+        found = re.search(r"^duckmesh_commit_batch_latency_ms_count (\S+)$", page, re.MULTILINE)
+        assert found is not None
+        return float(found[1])
+
+    client.ingest(table, "before", wait=True)
+    before = published()
+    assert before >= 1
+    for victim in psutil.Process(stack.pid("worker-materialize")).children():
+        victim.kill()
+    assert published() >= before
+    client.ingest(table, "after", wait=True)
+    assert published() >= before + 1
+    assert settle(client, recorder, table) == {"before": 1, "after": 1}

@@ -44,3 +44,16 @@ def test_a_beat_that_is_silent_is_told(monitored: Monitored) -> None:
     finally:
         monitored.stack.start("beat")
     wait_until(lambda: "DuckMeshBeatSilent" not in monitored.firing(), "it is over")
+
+
+def test_a_store_that_does_not_answer_is_told_although_nobody_writes(monitored: Monitored) -> None:
+    objects = monitored.stack.home.root / "objects"
+    aside = objects.with_name("objects-aside")
+    objects.rename(aside)
+    objects.touch()  # no directory any more
+    try:
+        wait_until(lambda: ("pager", "firing") in monitored.heard.of("DuckMeshObjectStoreDown"), "it is told")
+    finally:
+        objects.unlink()
+        aside.rename(objects)
+    wait_until(lambda: "DuckMeshObjectStoreDown" not in monitored.firing(), "it is over")

@@ -41,24 +41,18 @@ def test_a_run_that_found_something_is_status_1(capsys: pytest.CaptureFixture[st
     assert "INTEGRITY_CHECK_FAILED" in found.err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "code"),
-    [
-        (("--tenant", "nobody"), 1, "TENANT_NOT_FOUND"),
-        (("--tenant", "TENANT", "--table", "nothing"), 1, "TABLE_NOT_FOUND"),
-        (("--table", "nothing"), 1, "TABLE_NOT_FOUND"),
-        (("--table", "events"), 2, "INVALID_REQUEST"),
-    ],
-)
-def test_what_cannot_be_asked_makes_no_run(
-    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], status: int, code: str
-) -> None:
+def test_what_cannot_be_asked_makes_no_run(capsys: pytest.CaptureFixture[str]) -> None:
     tenant_id = make_tenant()
     for owner in (tenant_id, make_tenant()):
         make_table(tenant_id=owner, name="events")
-    given = [tenant_id if each == "TENANT" else each for each in arguments]
-    refused = Command(capsys, "compact", *given, "--json")
-    assert (refused.status, refused.document()["error_code"]) == (status, code)
+    for arguments, status, code in (
+        (("--tenant", "nobody"), 1, "TENANT_NOT_FOUND"),
+        (("--tenant", tenant_id, "--table", "nothing"), 1, "TABLE_NOT_FOUND"),
+        (("--table", "nothing"), 1, "TABLE_NOT_FOUND"),
+        (("--table", "events"), 2, "INVALID_REQUEST"),
+    ):
+        refused = Command(capsys, "compact", *arguments, "--json")
+        assert (refused.status, refused.document()["error_code"]) == (status, code)
     assert not CompactionRun.objects.exists()
 
 

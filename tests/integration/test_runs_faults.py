@@ -37,7 +37,12 @@ def killed_at(step: str, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "cursor"), [("run.after_claim", {}), ("test.half", {"half": True}), ("run.before_finish", {"half": True})]
+    ("step", "cursor"),
+    [
+        pytest.param("run.after_claim", {}, marks=pytest.mark.long),
+        ("test.half", {"half": True}),
+        pytest.param("run.before_finish", {"half": True}, marks=pytest.mark.long),
+    ],
 )
 def test_a_killed_workers_run_goes_on_where_it_was(step: str, cursor: Mapping[str, JSON]) -> None:
     run_id = ask(make_tenant())

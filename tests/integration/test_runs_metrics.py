@@ -35,20 +35,16 @@ def _fail(_progress: Progress) -> Mapping[str, JSON]:
     raise Unavailable("The store is away.")
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_each_end_is_counted_once_by_its_outcome(kind: Kind) -> None:
-    before = {outcome: counted(kind, outcome) for outcome in ("succeeded", "failed", "cancelled")}
-    tenant_id = make_tenant()
-    run_id = ask(tenant_id, kind=kind)
-    for _ in range(2):
-        run_here(run_id, kind=kind)
-    run_here(ask(tenant_id, kind=kind), _fail, kind=kind)
-    cancel_run(kind=kind, run_id=ask(tenant_id, kind=kind), actor="test")
-    assert {outcome: counted(kind, outcome) - value for outcome, value in before.items()} == {
-        "succeeded": 1,
-        "failed": 1,
-        "cancelled": 1,
-    }
+def test_each_end_is_counted_once_by_its_outcome() -> None:
+    tenant_id, outcomes = make_tenant(), ("succeeded", "failed", "cancelled")
+    for kind in Kind:
+        before = [counted(kind, outcome) for outcome in outcomes]
+        run_id = ask(tenant_id, kind=kind)
+        for _ in range(2):
+            run_here(run_id, kind=kind)
+        run_here(ask(tenant_id, kind=kind), _fail, kind=kind)
+        cancel_run(kind=kind, run_id=ask(tenant_id, kind=kind), actor="test")
+        assert [counted(kind, outcome) for outcome in outcomes] == [value + 1 for value in before]
 
 
 def test_what_integrity_found_is_counted_and_a_drill_is_timed() -> None:

@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
+from catalog.change import TableChange
 from catalog.definition import TableDefinition
+from catalog.evolution import evolve_table
 from catalog.expire import expire_snapshots
 from catalog.incarnation import begin_incarnation
 from catalog.models import DataFile, Snapshot, SnapshotFile
+from catalog.schema import ParsedColumn
 from catalog.snapshots import resolve
 from catalog.tables import create_table, drop_table
 from duckmesh.kernel.clock import now
+from duckmesh.kernel.errors import JSON
 from ingest.accept import Staging
 from ingest.restores import order_restore
 from maintenance.history import gravest_findings
@@ -95,6 +99,45 @@ def test_healthy_lake_with_a_full_history_has_no_findings(lake: Lake, mode: str)
     assert summary["operational_failures"] == summary["orphan_files"] == 0
     assert summary["staged_objects_checked"] == 1
     assert summary["files_read"] == (summary["unique_files_checked"] if mode == "deep" else 0)
+
+
+def test_files_of_every_type_and_version_are_as_recorded(lake: Lake) -> None:
+    tenant_id = make_tenant()
+    kinds = (
+        "bool", "int32", "int64", "float32", "float64", "decimal(10,2)", "string", "date", "timestamp", "uuid", "json",
+        "binary", "list<float64>", "float64",
+    )  # fmt: skip
+    columns = tuple(ParsedColumn(name=f"c{number}", type=kind) for number, kind in enumerate(kinds))
+    names = ("c1", "c5", "c6", "c7", "c8", "c9", "c11", "c13")
+    for name, divided in (("events", ()), ("divided", names)):
+        spec = {"fields": [{"column": column, "transform": "identity"} for column in divided]}
+        definition = TableDefinition(name=name, columns=columns, partition_spec=spec if divided else {})
+        create_table(tenant_id=tenant_id, definition=definition, actor="test")
+    rows: list[tuple[JSON, ...]] = [
+        (True, 1, 2**60, 1.5, -0.0, "1.50", "a\0b", "2013-01-01", "2013-01-01T00:00:00Z",
+         "00000000-0000-0000-0000-000000000001", {"a": 1}, "AAE=", [1.5, -0.0, None], 1e300),
+        (False, -1, -(2**60), -2.5, 0.0, "-1.25", "x" * 300, "1969-01-01", "1969-12-31T23:59:59.999999Z",
+         "FFFFFFFF-0000-0000-0000-000000000001", [1, "b"], "", [], 1e-300),
+        (None,) * 14,
+    ]  # fmt: skip
+    payloads = [{f"c{n}": value for n, value in enumerate(row)} for row in rows]
+    for table in ("events", "divided"):
+        write(tenant_id, [{"payload": payload} for payload in payloads], table=table)
+    lake.materialize(tenant_id)
+    assert [(each.kind, each.detail) for each in check(lake, None, mode="deep").findings] == []
+    change = TableChange(
+        compatibility_mode="none",
+        widen={"c1": "int64", "c3": "float64", "c2": "json"},
+        rename={"c6": "text"},
+        drop=frozenset({"c0"}),
+    )
+    evolve_table(tenant_id=tenant_id, name="events", change=change, actor="test")
+    write(tenant_id, [{"payload": {"c1": 2**40, "text": "later"}}])
+    lake.materialize(tenant_id)
+    compact(lake, tenant_id)
+    checked = check(lake, None, mode="deep")
+    assert [(each.kind, each.detail) for each in checked.findings] == []
+    assert checked.summary["rows_read"] == 3 + 3 + 1 + 4
 
 
 def flip_a_byte(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Before anything of Django is read, the test run gets its own servers."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,12 @@ except StackError as exc:
     pytest.exit(f"The servers of the tests did not start. {exc}", 4)
 
 assert settings.DUCKMESH  # read now, so that pytest-django finds them configured
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The processes of `-n` start servers of their own, so they must not find these when they begin."""
+    if getattr(config.option, "numprocesses", None):
+        del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
 @pytest.fixture(autouse=True)

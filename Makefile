@@ -16,7 +16,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 	@echo "Settings are variables, for example: make up DUCKMESH_PORT=8081 (docs/settings.md has all of them)."
 
-demo: $(INSTALLED) ## stream 336,776 real flights through the whole stack and query them (EXIT=1: stop afterwards)
+demo: $(INSTALLED) ## stream 336,776 real flights through the whole stack, query, compact and check them (EXIT=1: stop then)
 	@$(PY) -m duckmesh.devstack demo $(if $(EXIT),--exit)
 
 up: $(INSTALLED) ## start the stack in the background; returns when it is ready

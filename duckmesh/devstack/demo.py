@@ -19,6 +19,7 @@ from duckmesh.devstack import stack
 from duckmesh.devstack.credentials import Credentials
 from duckmesh.devstack.demo_data import FLIGHTS, SMALL, SOURCES
 from duckmesh.devstack.demo_feed import RECORDS_PER_REQUEST, Sent, send
+from duckmesh.devstack.demo_upkeep import keep_house
 from duckmesh.devstack.errors import StackError
 from duckmesh.devstack.http import Api
 from duckmesh.devstack.layout import Home
@@ -96,6 +97,8 @@ def _tour(started: stack.Started, console: Console) -> int:
         for title, sql in questions.QUESTIONS.items():
             _ask(api, title, sql, token, console)
         _travel(api, console)
+        keep_house(api, console)
+        wrong |= _check(api, token, console)
         _lag(api, console)
     return 1 if wrong else 0
 

@@ -215,11 +215,28 @@ def test_what_is_planned_is_done_and_nothing_is_planned_after_it(lake: Lake, key
         result = compact(lake, tenant_id, **policy)
         require_done_first(tenant_id, plan, list(result.slices))
         assert bool(plan) == bool(result.slices)
+        assert not result.overtaken, "no piece of a plan is in the way of another"
         assert planned(tenant_id=tenant_id, table_id=table_id, policy=CompactionPolicy(**policy)) == []
         assert contents(lake, tenant_id, keyed=keyed) == shown
         assert contents(lake, tenant_id, keyed=keyed, snapshot_id=at.snapshot_id) == shown
         kinds |= {done.kind for done in result.slices}
     assert kinds == ({"merge", "gather", "clean", "settle"} if keyed else {"merge"}), "every kind was met"
+
+
+def test_folded_files_are_merged_after_the_fold_that_cleans_them(lake: Lake) -> None:
+    tenant_id = make_tenant()
+    table_id = make_table(tenant_id=tenant_id, primary_key_cols=["id"]).table_id
+    for identity in "abc":
+        write_files(lake, tenant_id, identity)
+        compact(lake, tenant_id, min_input_files=9, min_fold_files=1)
+    assert [file.folded for file in live(tenant_id)] == [True, True, True]
+    write(tenant_id, [record("a", n=1, key=None)])
+    assert lake.materialize(tenant_id) == 1
+    policy = CompactionPolicy().full()
+    assert [item.kind for item in planned(tenant_id=tenant_id, table_id=table_id, policy=policy)] == ["fold"]
+    result = compact(lake, tenant_id)
+    assert [done.kind for done in result.slices] == ["clean", "settle", "merge"]
+    assert not result.overtaken
 
 
 @pytest.fixture
@@ -322,6 +339,22 @@ def test_compactors_of_all_tables_run_beside_each_other_and_beside_ingest(lake: 
     state = {key: row["n"] for key, row in state_at(lake, busy_tenant, "keyed").items()}
     assert state == {"a": 0, "b": 99, "c": 0} | dict.fromkeys(written, 0)
     assert len(live(busy_tenant)) == 2
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_run_ends_although_files_keep_coming(lake: Lake, keyed: bool) -> None:
+    tenant_id = make_tenant()
+    make_table(tenant_id=tenant_id, primary_key_cols=["id"] if keyed else [])
+    written = ["a", "b"]
+    write_files(lake, tenant_id, written)
+
+    def ingest() -> None:
+        assert len(written) < 30, "the run follows what is written meanwhile"
+        written.append(f"new-{len(written)}")
+        write_files(lake, tenant_id, written[-1:])
+
+    run(lake, tenant_id=tenant_id, full=True, progress=Recorder(beside=ingest))
+    assert sorted(row["id"] for row in rows_at(lake, tenant_id)) == sorted(written)
 
 
 def test_disk_without_room_is_named_and_nothing_is_done(lake: Lake, tenant_id: str) -> None:

@@ -18,11 +18,13 @@ import pyarrow as pa
 
 from storage.bounds import bounds
 from storage.errors import ContentHashChanged, DataFileCorrupt, StoreUnavailable
-from storage.parquet import ColumnStats, copy_sql, sha256_of
+from storage.parquet import ROW_GROUP_ROWS, ColumnStats, copy_sql, sha256_of
 from storage.proof import GOLDEN_SQL, GOLDEN_SUM, ContentProof, hash_sum_sql, proof_sql
 from storage.reading import ScanColumn, quote_name, uniform_scan_sql
 
 _BATCH_ROWS = 65_536
+_GROUP_BYTES = 16 * 2**20
+_LEAST_GROUP_ROWS = 2_048  # DuckDB's vector
 _UNBOUNDED = frozenset({"binary", "json", "list"})
 
 
@@ -79,11 +81,18 @@ class Rewriter:
                 yield pa.Table.from_batches([batch])
 
     def write(
-        self, select: str, *, name: str, columns: Sequence[TargetColumn], order_by: Sequence[str]
+        self,
+        select: str,
+        *,
+        name: str,
+        columns: Sequence[TargetColumn],
+        order_by: Sequence[str],
+        bytes_of_a_row: float,
     ) -> Rewritten | None:
         """The rows of `select` are in the file `name` of the directory; None if there are none.
 
-        They are sorted by `order_by`. If it names nothing they keep their order, which spares the sorting.
+        They are sorted by `order_by`. If it names nothing they keep their order, which spares the sorting. Where rows
+        are long, in Parquet, row groups have fewer of them.
         """
         path = self.directory / name
         scans = [column.scan for column in columns]
@@ -91,7 +100,10 @@ class Rewriter:
         order = " ORDER BY " + ", ".join(map(quote_name, order_by)) if order_by else ""
         # An ORDER BY is kept in any case, and without the other promise it takes half of the memory.
         self.rows(f"SET preserve_insertion_order = {not order_by}")
-        written = self.rows(copy_sql(f"SELECT {names} FROM ({select}){order}", path, scans))[0][0]
+        # A thread holds a row group, whoever writes or reads it.
+        group = max(_LEAST_GROUP_ROWS, min(ROW_GROUP_ROWS, int(_GROUP_BYTES / bytes_of_a_row)))
+        copy = copy_sql(f"SELECT {names} FROM ({select}){order}", path, scans, row_group_rows=group)
+        written = self.rows(copy)[0][0]
         if not written:
             path.unlink()
             return None

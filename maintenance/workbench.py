@@ -88,7 +88,11 @@ class Workbench:
                 if expected is None:
                     expected = self.engine.proof(sql.expected, scans)
                 made = self.engine.write(
-                    sql.select, name=f"{number}.parquet", columns=columns, order_by=self._sorted_by
+                    sql.select,
+                    name=f"{number}.parquet",
+                    columns=columns,
+                    order_by=self._sorted_by,
+                    bytes_of_a_row=item.input_bytes / sum(file.row_count for file in item.inputs),
                 )
                 held = ContentProof(count=0, hash_sum=0) if made is None else made.proof
                 if held != expected:

@@ -221,12 +221,12 @@ def _item(kind: str) -> tuple[str, int]:
     return kind, depth
 
 
-def copy_sql(select: str, path: Path, columns: Sequence[ScanColumn]) -> str:
+def copy_sql(select: str, path: Path, columns: Sequence[ScanColumn], *, row_group_rows: int = ROW_GROUP_ROWS) -> str:
     """The statement that writes the rows of `select`, which yields `columns`, as a data file."""
     ids = ", ".join(f"{quote_name(column.name)}: {column.field_id}" for column in columns)
     return (
         f"COPY ({select}) TO {quote_literal(str(path))} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
-        f"ROW_GROUP_SIZE {ROW_GROUP_ROWS}, FIELD_IDS {{{ids}}}, USE_TMP_FILE false)"
+        f"ROW_GROUP_SIZE {row_group_rows}, FIELD_IDS {{{ids}}}, USE_TMP_FILE false)"
     )
 
 

@@ -307,3 +307,53 @@ class CollectedTenant(RuleBasedStateMachine):
             name: sorted(row for path in paths for row in self._rows(path))
             for name, paths in self._paths(snapshot_id).items()
         }
+
+
+# How often each step is taken, by its letter in `walk`. Pins and backups keep files that only a reader would miss.
+READERS = "cccqqqgggwwt"
+BACKUPS = "cccbbggwwtt"
+ALL = "cccqqqqggggggwwwaaaeeerrmpptttbboxd"
+
+
+def walk(seed: int, *, steps: int, mix: str) -> None:
+    """So many steps at random, of this mix."""
+    chance = random.Random(seed)
+    model = CollectedTenant()
+
+    def step() -> None:
+        match chance.choice(mix):
+            case "c" if model.state:
+                model.compact(chance)
+            case "q":
+                model.begin_a_query(chance)
+            case "g":
+                model.collect_all()
+            case "w" if model.state:
+                model.write(chance, at_once=True)
+            case "a" if model.state:
+                model.write(chance, at_once=False)
+            case "e" if model.attempts:
+                model.end_an_attempt(chance)
+            case "r":
+                model.restore(chance, at_once=chance.random() < 0.5)
+            case "m" if model.restores:
+                model.materialise()
+            case "p":
+                model.pin_or_unpin(chance, minutes=chance.choice([None, 3, 40]))
+            case "t":
+                model.wait(chance.choice(STEPS))
+            case "b":
+                model.begin_or_end_a_backup(chance)
+            case "o":
+                model.leave_an_orphan()
+            case "x":
+                model.collect(orphans=True, stop_at=chance.randint(1, 3), ladder=False)
+            case "d":
+                model.create_or_drop(chance.choice(NAMES))
+
+    model.begin(writes=2)
+    for _ in range(steps):
+        step()
+        model.latest_snapshot_is_what_the_dict_says()
+        model.nobody_misses_a_file()
+    model.teardown()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.gc_model import CollectedTenant
+from tests.gc_model import ALL, BACKUPS, READERS, CollectedTenant, walk
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -24,6 +24,19 @@ def _run(examples: int, steps: int) -> None:
 
 def test_collected_tenant_is_what_the_dicts_say() -> None:
     _run(examples=4, steps=25)
+
+
+@pytest.mark.parametrize(("mix", "steps"), [(READERS, 40), (BACKUPS, 50), (ALL, 80)])
+def test_random_walks_find_every_file_that_somebody_needs(mix: str, steps: int) -> None:
+    walk(1, steps=steps, mix=mix)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_many_random_walks_find_every_file_that_somebody_needs() -> None:
+    for seed in range(100, 140):
+        for mix in (READERS, BACKUPS, ALL):
+            walk(seed, steps=100, mix=mix)
 
 
 @pytest.mark.long

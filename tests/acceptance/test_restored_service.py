@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.stack import Stack
+from tests.stack import PROGRAMS, Stack
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 READ = "SELECT id FROM events ORDER BY id"
 
@@ -24,7 +24,8 @@ class Client:
 
     def write(self, *ids: str) -> dict[str, Any]:
         records = [{"idempotency_key": each, "payload": {"id": each}} for each in ids]
-        answer = self.api.call("POST", "/v1/ingest/events", {"records": records, "wait_for_visibility": True})
+        waits = {"wait_for_visibility": True, "visibility_timeout_ms": 30_000}
+        answer = self.api.call("POST", "/v1/ingest/events", {"records": records, **waits})
         assert answer.status == 200, answer.body
         return dict(answer.json())
 
@@ -47,13 +48,18 @@ def manage(stack: Stack, *arguments: str, status: int = 0) -> Any:
 
 
 def test_a_service_goes_on_from_its_backup(tmp_path: Path) -> None:
-    with Stack() as stack, closing(Client(stack)) as client:
+    with Stack(programs=[*PROGRAMS, "worker-drill"]) as stack, closing(Client(stack)) as client:
         kept = client.write("a", "b")
         assert manage(stack, "restore_drill", "--checksums")["summary"]["finding_count"] == 0
+        answer = client.api.call("POST", "/v1/restore-drill/run", {"checksums": True, "wait_seconds": 60})
+        assert (answer.status, answer.json()["status"]) == (200, "completed"), answer.body
+        assert answer.json()["summary"]["tables_read"] == [f"{stack.tenant}.events"]
+        refused = client.api.call("POST", "/v1/restore-drill/run", {"keep": True})
+        assert refused.status == 400, "only whoever has a shell may keep a copy"
         taken = manage(stack, "backup", str(tmp_path), "--with-data")
         lost = client.write("lost")
-        refused = manage(stack, "restore", str(tmp_path), status=1)
-        assert refused["error_code"] == "RESTORE_TARGET_NOT_EMPTY"
+        not_empty = manage(stack, "restore", str(tmp_path), status=1)
+        assert not_empty["error_code"] == "RESTORE_TARGET_NOT_EMPTY"
         restored = manage(stack, "restore", str(tmp_path), "--force", "--take-over")
         assert (restored["name"], restored["objects_missing"]) == (taken["name"], 0)
 

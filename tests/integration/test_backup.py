@@ -1,6 +1,7 @@
 """Backups taken with PostgreSQL's own programs, and restored into a second database."""
 
 import json
+import secrets
 import shutil
 from pathlib import Path
 
@@ -28,10 +29,12 @@ from maintenance.backup.errors import (
 from maintenance.backup.keeping import drop_backup
 from maintenance.backup.listing import list_backups
 from maintenance.models import Backup
+from storage.factory import StoreSettings, open_store
 from tests.backups import back_up, databases, restore, second_database
 from tests.factories import make_table, make_tenant
 from tests.lake import Lake, write_ids
 from tests.reading import read_rows
+from tests.swift import ACCESS_KEY, SECRET_KEY, shared_swift, unavailable_because
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -347,3 +350,36 @@ def test_the_manifest_says_what_is_in_the_backup(lake: Lake, root: Path, tenant_
     assert [line["key"] for line in lines] == sorted(info.key for info in lake.store.list(tenant_id))
     assert manifest.object_count == 3
     assert manifest.object_bytes == sum(line["size"] for line in lines)
+
+
+@pytest.mark.s3
+@pytest.mark.long
+def test_objects_of_an_s3_store_are_copied_and_put_back(root: Path, tmp_path: Path) -> None:
+    if reason := unavailable_because():
+        pytest.skip(reason)
+    server = shared_swift()
+    lakes = []
+    for name in ("first", "second"):
+        lake = Lake(tmp_path / name)
+        bucket = StoreSettings(
+            url=f"s3://{name}-{secrets.token_hex(4)}/lake",
+            endpoint=server.host,
+            access_key=ACCESS_KEY,
+            secret_key=SECRET_KEY,
+            secure=False,
+            autocreate_bucket=True,
+        )
+        object.__setattr__(lake, "store", open_store(bucket))
+        lakes.append(lake)
+    first, second = lakes
+    tenant_id = make_tenant()
+    make_table(tenant_id=tenant_id)
+    for identity_ in "ab":
+        write_ids(tenant_id, identity_)
+        first.materialize(tenant_id)
+    back_up(first, root, with_data=True)
+    with second_database():
+        assert restore(second, root).put_back == 2
+    keys = [info.key for info in first.store.list(tenant_id)]
+    assert len(keys) == 2
+    assert [second.store.get(key) for key in keys] == [first.store.get(key) for key in keys]

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg2
-from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections
 from psycopg2 import sql
 
 from maintenance.postgres.errors import DatabaseInUse, DatabaseRefused
@@ -177,17 +177,23 @@ class Server:
 
 @contextmanager
 def server_session() -> Iterator[Server]:
-    """A session beside all databases, for the one that is configured, whether that exists or not."""
+    """A session beside all databases, for the one that is configured, whether that exists or not.
+
+    Raises Django's `OperationalError` if there is none to be had, as whoever asks the catalog gets it.
+    """
     settings = connection.settings_dict
-    session = psycopg2.connect(
-        host=settings["HOST"] or None,
-        port=settings["PORT"] or None,
-        user=settings["USER"] or None,
-        password=settings["PASSWORD"] or None,
-        dbname=_HOME,
-        connect_timeout=5,
-        application_name="duckmesh",
-    )
+    try:
+        session = psycopg2.connect(
+            host=settings["HOST"] or None,
+            port=settings["PORT"] or None,
+            user=settings["USER"] or None,
+            password=settings["PASSWORD"] or None,
+            dbname=_HOME,
+            connect_timeout=5,
+            application_name="duckmesh",
+        )
+    except psycopg2.OperationalError as exc:
+        raise OperationalError(*exc.args) from exc
     session.autocommit = True
     try:
         yield Server(session, database=settings["NAME"])

@@ -1,5 +1,6 @@
 """A backup, its removal or a restore that is killed at any step: the next one finishes the work."""
 
+import json
 import os
 import signal
 import subprocess
@@ -168,3 +169,12 @@ def test_a_restore_that_was_killed_at_its_end_lacks_the_store_only(lake: Lake, r
 def test_two_backups_do_not_share_a_directory_at_once(lake: Lake, root: Path) -> None:
     with opened(root), pytest.raises(BackupBusy):
         back_up(lake, root)
+
+
+def test_a_server_that_is_away_is_told_without_a_trace(lake: Lake, root: Path) -> None:
+    back_up(lake, root)
+    environment = {**os.environ, "DUCKMESH_DATABASE_URL": "postgresql://postgres@127.0.0.1:1/duckmesh"}
+    command = [sys.executable, "manage.py", "restore", str(root), "--json"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, timeout=60, check=False, capture_output=True, text=True)
+    assert (done.returncode, json.loads(done.stdout)["error_code"]) == (1, "DEPENDENCY_UNAVAILABLE")
+    assert "Traceback" not in done.stderr

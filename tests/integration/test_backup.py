@@ -187,6 +187,7 @@ def test_a_backup_without_data_needs_its_store(lake: Lake, root: Path, tenant_id
         assert restore(empty, root, allow_missing=True).missing == 3
 
 
+@pytest.mark.long
 def test_an_object_of_another_size_is_never_overwritten(lake: Lake, root: Path, tenant_id: str, tmp_path: Path) -> None:
     back_up(lake, root, with_data=True)
     second = Lake(tmp_path / "second")
@@ -240,6 +241,7 @@ def test_a_cut_file_is_found_before_anything_is_done(lake: Lake, root: Path, ten
         assert databases(name) == []
 
 
+@pytest.mark.long
 def test_a_damaged_copy_of_an_object_changes_nothing(lake: Lake, root: Path, tenant_id: str, tmp_path: Path) -> None:
     back_up(lake, root, with_data=True)
     copy = next(path for path in (root / "objects").glob("*/*"))

@@ -98,6 +98,7 @@ def test_an_unfinished_backup_can_be_dropped(lake: Lake, root: Path, tenant_id: 
     assert Backup.objects.get().state == Backup.State.DROPPED
 
 
+@LONG
 def test_a_backup_that_only_lacks_its_last_step_is_a_backup(lake: Lake, root: Path, tenant_id: str) -> None:
     killed("backup", lake, root, at="backup.after_finish")
     (left,) = list_backups(root)

@@ -9,7 +9,7 @@ from api.keys import Principal
 from api.problems import UNEXPECTED
 from api.process import Held
 from duckmesh.kernel.errors import JSON, DuckMeshError, Invalid
-from maintenance.asking import parse_options, scope_of
+from maintenance.asking import parse_options, require_mode, scope_of
 from maintenance.errors import IntegrityCheckFailed
 from maintenance.history import RunInfo, find_run, finding_document, gravest_findings
 from maintenance.job import Job, JobOptions
@@ -54,6 +54,7 @@ def run(asked: RunBody, *, job: Job, who: Principal, held: Held, most_queued: in
     Raises what the run failed with.
     """
     scope = scope_of(tenant_id=who.tenant_id, table=asked.table)
+    require_mode(job.kind, asked.options)
     run_id = request_run(
         kind=job.kind,
         scope=scope,

@@ -10,6 +10,7 @@ from drf_spectacular.utils import extend_schema_field, inline_serializer
 from rest_framework import serializers
 
 from catalog.definition import MODES
+from catalog.models import ServiceMode
 from catalog.schema import TYPE_NAMES
 from ingest.guard import Shortage
 from query.body import MAX_ROW_LIMIT
@@ -416,10 +417,11 @@ class Health(Shape):
 
 
 class Writes(Shape):
-    """Whether ingest takes writes, or answers 503 because the service itself is short of room."""
+    """Whether ingest takes writes, or answers 503: the service itself is short of room, or is in read-only mode."""
 
     taken = serializers.BooleanField()
     short_of = serializers.ListField(child=serializers.ChoiceField(choices=[shortage.value for shortage in Shortage]))
+    mode = serializers.ChoiceField(choices=ServiceMode.Mode.values)
 
 
 class Ready(Shape):

@@ -10,7 +10,8 @@ from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 
 from catalog.limits import GREATEST, MEANINGS, Limits, effective_limits, set_limits, usage
-from catalog.models import Snapshot, TableDef, Tenant, TenantLimitChange
+from catalog.mode import set_mode
+from catalog.models import ServiceMode, Snapshot, TableDef, Tenant, TenantLimitChange
 from catalog.models.tenant import LIMITS
 from catalog.tenants import TENANT_ID, create_tenant, resume_tenant, suspend_tenant
 
@@ -189,3 +190,31 @@ class SnapshotAdmin(ReadOnlyAdmin):
     list_display = ("tenant", "snapshot_id", "kind", "snapshot_time", "visible_token", "created_by")
     list_filter = ("tenant", "kind")
     ordering = ("-snapshot_time",)
+
+
+@admin.register(ServiceMode)
+class ServiceModeAdmin(ModelAdmin):
+    """Whether the service takes writes: one row, made by whoever first chooses a mode."""
+
+    list_display = ("mode", "reason", "changed_by", "since")
+    fields = ("mode", "reason", "changed_by", "since")
+    readonly_fields = ("changed_by", "since")
+    actions = None
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Once."""
+        return super().has_add_permission(request) and not ServiceMode.objects.exists()
+
+    def has_delete_permission(self, _request: HttpRequest, _obj: Model | None = None) -> bool:
+        """No: choose the normal mode."""
+        return False
+
+    # `Any`: the form's fields are whatever they hold.
+    def save_model(self, request: HttpRequest, _obj: Model, form: Any, _change: bool) -> None:
+        """Through the service, so that it is on record who chose the mode."""
+        chosen = form.cleaned_data
+        set_mode(
+            mode=ServiceMode.Mode(chosen["mode"]),
+            reason=chosen["reason"],
+            actor=f"admin:{request.user.get_username()}",
+        )

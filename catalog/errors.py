@@ -1,6 +1,6 @@
 """What the catalog refuses, by name."""
 
-from duckmesh.kernel.errors import Conflict, Denied, NotFound
+from duckmesh.kernel.errors import Conflict, Denied, NotFound, Unavailable
 
 
 class TenantExists(Conflict):
@@ -92,3 +92,9 @@ class StoreNotOurs(Denied):
     """The object store belongs to another catalog; this one deletes nothing in it."""
 
     code = "STORE_NOT_OURS"
+
+
+class ReadOnly(Unavailable):
+    """An operator has stopped writes for the time being; nothing was written, and queries go on."""
+
+    code = "READ_ONLY"

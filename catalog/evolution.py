@@ -12,6 +12,7 @@ from django.db import connection, transaction
 
 from catalog.change import TableChange
 from catalog.compatibility import evolve
+from catalog.mode import require_writable
 from catalog.models import Snapshot, TableDef, TableSchemaVersion
 from catalog.publish import lock_head, lock_tokens, publish_snapshot
 from catalog.schema import Column, to_stored
@@ -32,8 +33,9 @@ def evolve_table(*, tenant_id: str, name: str, change: TableChange, actor: str) 
     """The table has the next version of its schema, in a new snapshot; if the columns stay as they are, it has not.
 
     The answer is the table as it is then. A compatibility mode in the change is the one that the change is held to.
-    Writes that are on their way land in the new version. Raises `TableNotFound` and `SchemaIncompatible`.
+    Writes that are on their way land in the new version. Raises `TableNotFound`, `SchemaIncompatible` and `ReadOnly`.
     """
+    require_writable()
     lock_head(tenant_id=tenant_id)
     table = get_table(tenant_id=tenant_id, name=name)
     mode = change.compatibility_mode or table.compatibility_mode

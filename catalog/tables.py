@@ -10,6 +10,7 @@ from django.db import IntegrityError, connection, transaction
 
 from catalog.definition import TableDefinition
 from catalog.errors import TableExists, TableNotFound
+from catalog.mode import require_writable
 from catalog.models import Snapshot, SnapshotFile, TableDef, TableSchemaVersion
 from catalog.publish import lock_tokens, publish_snapshot
 from catalog.schema import TableSchema, TableShape, from_stored, to_stored, with_field_ids
@@ -61,7 +62,8 @@ class LiveTables:
 
 
 def create_table(*, tenant_id: str, definition: TableDefinition, actor: str) -> TableInfo:
-    """The table exists, empty, in a new snapshot. Raises `TableExists`."""
+    """The table exists, empty, in a new snapshot. Raises `TableExists` and `ReadOnly`."""
+    require_writable()
     try:
         with transaction.atomic():
             snapshot = publish_snapshot(tenant_id=tenant_id, kind=Snapshot.Kind.DDL, actor=actor)
@@ -93,7 +95,11 @@ def create_table(*, tenant_id: str, definition: TableDefinition, actor: str) -> 
 
 @transaction.atomic
 def drop_table(*, tenant_id: str, name: str, actor: str) -> None:
-    """From a new snapshot on the table does not exist; older snapshots still read it. Its pending writes go with it."""
+    """From a new snapshot on the table does not exist; older snapshots still read it. Its pending writes go with it.
+
+    Raises `TableNotFound` and `ReadOnly`.
+    """
+    require_writable()
     snapshot = publish_snapshot(tenant_id=tenant_id, kind=Snapshot.Kind.DDL, actor=actor)
     table = get_table(tenant_id=tenant_id, name=name)
     TableDef.objects.filter(table_id=table.table_id).update(dropped_in=snapshot.snapshot_id)

@@ -14,6 +14,7 @@ from functools import partial
 
 from django.db import InterfaceError, OperationalError
 
+from catalog.mode import require_writable
 from catalog.tables import LiveTables, TableInfo, live_tables
 from duckmesh.kernel.errors import Conflict, Invalid, NotFound, OutcomeUnknown, Unavailable
 from ingest.decode.batch import DecodedBatch
@@ -75,8 +76,8 @@ def accept(*, tenant_id: str, table: str, decode: Decode, policy: AcceptPolicy, 
     """The records that `decode` finds for the table are durable, each once, and have tokens; or none of them is.
 
     If the table grows, `actor` is who made it. Raises what `decode` raises, `TableNotFound`, `IdempotencyConflict`,
-    `Backpressure`, `RateLimited`, `QuotaExceeded`, `Unavailable` when nothing was done, and `OutcomeUnknown` when the
-    connection broke while the database may have been committing.
+    `Backpressure`, `RateLimited`, `QuotaExceeded`, `ReadOnly`, `Unavailable` when nothing was done, and
+    `OutcomeUnknown` when the connection broke while the database may have been committing.
     """
     turn: AbstractContextManager[object] = nullcontext()
     for _ in range(_TRIES):
@@ -120,6 +121,7 @@ def _refresh(tenant_id: str) -> LiveTables:
 
 
 def _accept(*, tables: LiveTables, info: TableInfo, batch: DecodedBatch, policy: AcceptPolicy, actor: str) -> Accepted:
+    require_writable()  # after the body, which may have been long in coming
     staging, size_bytes = policy.staging, batch.payload.size_bytes
     staged_id: int | None = None
     if staging is not None and size_bytes > staging.above_bytes:

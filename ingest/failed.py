@@ -11,6 +11,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
+from catalog.mode import require_writable
 from catalog.models import IncidentAudit
 from duckmesh.kernel.errors import Conflict
 from ingest.errors import EventNotFailed, FailedEventNotFound
@@ -84,8 +85,9 @@ def replay(*, tenant_id: str, event_id: int, actor: str) -> FailedEvent:
 def discard(*, tenant_id: str, event_id: int, actor: str) -> FailedEvent:
     """The failed write is given up: no barrier tells of it, and its idempotency keys are free to be sent again.
 
-    Raises `FailedEventNotFound`, and `EventNotFailed` where somebody was faster.
+    Raises `FailedEventNotFound`, `ReadOnly`, and `EventNotFailed` where somebody was faster.
     """
+    require_writable()
     _leave_failed(tenant_id, event_id, state=IngestEvent.State.DISCARDED)
     IngestKey.objects.filter(event_id=event_id).delete()
     IngestPayload.objects.filter(event_id=event_id).delete()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from django.db import connection, transaction
 
+from catalog.mode import require_writable
 from catalog.pins import hold_snapshot, release_hold
 from catalog.publish import lock_head
 from catalog.restore import restore_snapshot
@@ -43,8 +44,9 @@ class Ordered:
 def order_restore(*, tenant_id: str, snapshot_id: int, actor: str) -> Ordered:
     """The restore has a token, and its snapshot does not expire before it is applied.
 
-    Raises `SnapshotNotFound` and `SnapshotExpired`.
+    Raises `SnapshotNotFound`, `SnapshotExpired` and `ReadOnly`.
     """
+    require_writable()
     lock_head(tenant_id=tenant_id)
     with connection.cursor() as cursor:
         cursor.execute(_NEXT)

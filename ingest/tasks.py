@@ -9,6 +9,7 @@ from celery import shared_task
 from django.conf import settings
 from kombu import Producer
 
+from catalog.mode import is_read_only
 from duckmesh.kernel.broker import impatient_producer
 from duckmesh.kernel.config import Config
 from ingest import bus, housekeeping
@@ -91,7 +92,9 @@ def sweep() -> None:
 
 @shared_task(name="ingest.tasks.keep_house")
 def keep_house() -> None:
-    """Remove what the bus no longer needs, as far as one run comes."""
+    """Remove what the bus no longer needs, as far as one run comes; not in read-only mode."""
+    if is_read_only():
+        return
     policy = housekeeping_policy(settings.DUCKMESH)
     housekeeping.keep_house(store=_store(), policy=policy, seconds=_HOUSEKEEPING_SLICE)
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from catalog.errors import TableNotFound, TenantNotFound
+from catalog.mode import require_writable
 from catalog.models import TableDef, Tenant
 from catalog.tables import live_tables
 from duckmesh.kernel.errors import JSON, Invalid
-from maintenance.job import Job, JobOptions, Scope
+from maintenance.job import Job, JobOptions, Kind, Scope
+from maintenance.runs import PAUSED_KINDS
 
 
 def parse_options(job: Job, given: Mapping[str, JSON], *, from_command: bool = False) -> JobOptions:
@@ -30,6 +32,15 @@ def parse_options(job: Job, given: Mapping[str, JSON], *, from_command: bool = F
     if wrong:
         raise Invalid(" ".join(wrong))
     return options
+
+
+def require_mode(kind: Kind, options: JobOptions) -> None:
+    """Raises `ReadOnly` if a run of this kind would have to wait for the end of read-only mode.
+
+    For whoever waits for the run. What policies ask for may wait.
+    """
+    if kind in PAUSED_KINDS and not options.dry_run:
+        require_writable()
 
 
 def scope_of(*, tenant_id: str | None, table: str | None) -> Scope:

@@ -11,6 +11,7 @@ from time import monotonic
 import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError, close_old_connections, connection
 
+from catalog.mode import is_read_only
 from duckmesh.kernel.errors import JSON, DuckMeshError
 from duckmesh.kernel.failpoints import failpoint
 from maintenance.counting import count_end
@@ -18,6 +19,7 @@ from maintenance.errors import FoundProblems, RunCancelled, RunLost, RunPaused
 from maintenance.job import Job, Kind, Workplace
 from maintenance.models import Run
 from maintenance.runs import (
+    PAUSED_KINDS,
     ClaimedRun,
     claim_run,
     extend_lease,
@@ -183,6 +185,8 @@ class LeasedProgress:
             raise RunLost("Another process has taken the run over.", run_id=str(self.run.run_id))
         if monotonic() > self._until:
             raise RunPaused("The process gives its time back.", run_id=str(self.run.run_id))
+        if self.run.kind in PAUSED_KINDS and not self.run.options.get("dry_run") and is_read_only():
+            raise RunPaused("The service is in read-only mode.", run_id=str(self.run.run_id))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import structlog
 from django.db import IntegrityError, connection, transaction
 from psycopg2 import errorcodes
 
+from catalog.mode import is_read_only
 from duckmesh.kernel.errors import JSON
 from maintenance.counting import count_end
 from maintenance.errors import RunEnded, RunLost, RunWorkerLost, TooManyRuns
@@ -31,6 +32,8 @@ MODELS: Mapping[Kind, type[Run]] = {
     Kind.INTEGRITY: IntegrityRun,
     Kind.RESTORE_DRILL: RestoreDrillRun,
 }
+PAUSED_KINDS = frozenset({Kind.COMPACTION, Kind.RETENTION})
+"""What read-only mode stops. Integrity runs and restore drills read what tenants have written, and go on."""
 MOST_ATTEMPTS = 5
 MOST_STEPS = 1_000
 
@@ -100,6 +103,7 @@ _CLAIM = """
 WITH ready AS (
     SELECT run_id, cancel_requested OR attempts >= %(most)s AS over FROM {table}
      WHERE run_id = %(run_id)s AND (state = 'queued' OR state = 'running' AND lease_until < clock_timestamp())
+       AND (NOT %(only_dry)s OR coalesce((options->>'dry_run')::boolean, false))
        FOR UPDATE
 )
 UPDATE {table} run
@@ -128,13 +132,15 @@ class Claimed:
 def claim_run(*, kind: Kind, run_id: uuid.UUID, lease: timedelta) -> Claimed:
     """The run is running here until its lease runs out, if it was queued or its last process let its lease run out.
 
-    Neither if it has ended, runs elsewhere, or another run of its tenant and table does. A run whose process is gone
+    Neither if it has ended, runs elsewhere, or another run of its tenant and table does; nor in read-only mode, if it
+    would change anything but its own records. A run whose process is gone
     ends here instead if it was cancelled, or was begun `MOST_ATTEMPTS` times without coming any further.
     """
     values: dict[str, Any] = {
         "run_id": run_id,
         "lease": lease,
         "most": MOST_ATTEMPTS,
+        "only_dry": kind in PAUSED_KINDS and is_read_only(),
         "lost_code": RunWorkerLost.code,
         "lost": f"The run was begun {MOST_ATTEMPTS} times and came no further: the worker was lost each time.",
     }

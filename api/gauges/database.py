@@ -6,6 +6,7 @@ from django.db import connection
 from prometheus_client.core import GaugeMetricFamily
 
 from api.gauges.family import Gauge
+from catalog.mode import service_mode
 from ingest.backlog import claims
 from ingest.tick import last_tick
 from maintenance.tiers import CompactionPolicy
@@ -29,7 +30,17 @@ FILES_WAITING = Gauge(
     help_text="About how many live data files a compaction would rewrite now.",
     labels=("tenant",),
 )
-GAUGES = (EXPIRED_CLAIMS, OLDEST_CLAIM, LAST_TICK, CONNECTIONS, CONNECTIONS_LIMIT, DATABASE_BYTES, FILES_WAITING)
+READ_ONLY = Gauge(name="duckmesh_read_only", help_text="1 while an operator has the service in read-only mode.")
+GAUGES = (
+    EXPIRED_CLAIMS,
+    OLDEST_CLAIM,
+    LAST_TICK,
+    CONNECTIONS,
+    CONNECTIONS_LIMIT,
+    DATABASE_BYTES,
+    FILES_WAITING,
+    READ_ONLY,
+)
 
 # A plain role sees that others' sessions are there, though not what they do.
 _ROOM = """
@@ -51,6 +62,11 @@ def read_tick() -> Iterator[GaugeMetricFamily]:
     """When beat was last heard of."""
     tick = last_tick()
     yield LAST_TICK.alone(tick.timestamp() if tick else 0)
+
+
+def read_mode() -> Iterator[GaugeMetricFamily]:
+    """Whether writes are refused by an operator."""
+    yield READ_ONLY.alone(service_mode().read_only)
 
 
 def read_room() -> Iterator[GaugeMetricFamily]:

@@ -21,6 +21,7 @@ from api.parsers import receive_body, require_encoding, require_media_type
 from api.process import accept_policy, held
 from api.throttles import rate_headers, refusal_headers
 from api.views.base import Endpoint
+from catalog.mode import require_writable
 from duckmesh.kernel import metrics
 from duckmesh.kernel.config import Config
 from duckmesh.kernel.errors import Invalid
@@ -148,6 +149,7 @@ class Ingest(Endpoint):
         """
         arrived = time.perf_counter()
         config, who = settings.DUCKMESH, principal_of(request)
+        require_writable()
         held().guard.require_room()
         with _received(request, config) as body:
             durable = accept_body(

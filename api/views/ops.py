@@ -16,6 +16,7 @@ from api.gauges.reading import Reading
 from api.models import Role
 from api.process import guard_policy, object_store, scrape_policy
 from api.views.base import Endpoint, OpenEndpoint
+from catalog.mode import service_mode
 from ingest.backlog import lag
 from ingest.guard import shortages
 
@@ -49,11 +50,13 @@ class Ready(OpenEndpoint):
     def get(self, _request: Request) -> Response:
         """200 if all is well; otherwise 503 whose `context.checks` names what is down.
 
-        Ready for reads is ready: when writes are refused for want of room, `writes` says so, and the answer is 200.
+        Ready for reads is ready: when writes are refused, for want of room or by an operator, `writes` says so, and the
+        answer is 200.
         """
         checks = _readiness().require()
-        short = sorted(shortages(guard_policy()))
-        return Response({"status": "ready", "checks": checks, "writes": {"taken": not short, "short_of": short}})
+        short, mode = sorted(shortages(guard_policy())), service_mode()
+        writes = {"taken": not short and not mode.read_only, "short_of": short, "mode": mode.mode.value}
+        return Response({"status": "ready", "checks": checks, "writes": writes})
 
 
 class Lag(Endpoint):

@@ -4,6 +4,7 @@ from catalog.models.file import DataFile, SnapshotFile
 from catalog.models.incarnation import VoidRange
 from catalog.models.incident import IncidentAudit
 from catalog.models.keeping import CatalogIdentity, FileHold
+from catalog.models.mode import ServiceMode
 from catalog.models.snapshot import Snapshot, SnapshotPin, SnapshotTableWatermark
 from catalog.models.table import TableDef, TableInterval, TableSchemaVersion
 from catalog.models.tenant import Tenant, TenantCatalog, TenantLimitChange
@@ -13,6 +14,7 @@ __all__ = [
     "DataFile",
     "FileHold",
     "IncidentAudit",
+    "ServiceMode",
     "Snapshot",
     "SnapshotFile",
     "SnapshotPin",

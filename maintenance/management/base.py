@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from catalog.management.base import Outcome, ServiceCommand
 from duckmesh.kernel.errors import JSON
-from maintenance.asking import parse_options, scope_of
+from maintenance.asking import parse_options, require_mode, scope_of
 from maintenance.executing import Executor, execute
 from maintenance.history import RunInfo, document_of, find_run
 from maintenance.job import Job, Kind
@@ -63,6 +63,7 @@ class RunCommand(ServiceCommand):
         job = jobs(settings.DUCKMESH)[self.kind]
         asked = parse_options(job, {"dry_run": options["dry_run"], **self.given(options)}, from_command=True)
         scope = scope_of(tenant_id=options["tenant"], table=options["table"])
+        require_mode(job.kind, asked)
         run_id = request_run(kind=job.kind, scope=scope, options=asked, requested_by="operator")
         try:
             with _bar(job.kind) as watch:

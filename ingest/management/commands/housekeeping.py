@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 
 from catalog.management.base import Outcome, ServiceCommand
+from catalog.mode import require_writable
 from ingest.housekeeping import keep_house
 from ingest.tasks import housekeeping_policy
 from storage.factory import StoreSettings, open_store
@@ -27,6 +28,7 @@ class Command(ServiceCommand):
         parser.add_argument("--seconds", type=float, default=_SECONDS, help="Stop after this time; the next goes on.")
 
     def perform(self, options: Mapping[str, Any]) -> Outcome:
+        require_writable()
         store = open_store(StoreSettings.of(settings.DUCKMESH))
         policy = housekeeping_policy(settings.DUCKMESH)
         done = asdict(keep_house(store=store, policy=policy, seconds=options["seconds"]))

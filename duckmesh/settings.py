@@ -41,13 +41,16 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    # Above all that answers, so that no answer is without their headers.
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "api.headers.PagePolicy",
     "api.middleware.RequestContext",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "api.middleware.ViewMetrics",
 ]
 # Fewer buckets than the package's 28: each view and method has all of them.
@@ -98,7 +101,28 @@ TIME_ZONE = "UTC"
 USE_I18N = False
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True
-AUTH_PASSWORD_VALIDATORS = [{"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"}]
+WHITENOISE_ALLOW_ALL_ORIGINS = False
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# Cookies are the admin's alone: a request of the API carries none, and no script reads one.
+SESSION_COOKIE_NAME = "duckmesh_session"
+SESSION_COOKIE_AGE = 12 * 3600
+SESSION_EXPIRE_AT_BROWSER_CLOSE = True
+CSRF_COOKIE_NAME = "duckmesh_csrf"
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = "/admin/"
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = DUCKMESH.https
+SECURE_HSTS_SECONDS = 365 * 86_400 if DUCKMESH.https else 0  # sent over TLS only
+# Who the proxy is, is not known here; so this header is believed only where an operator says that there is one.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if DUCKMESH.https else None
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
 DATA_UPLOAD_MAX_MEMORY_SIZE = None  # bodies are bounded by our own parser, with our own error
 
 REST_FRAMEWORK = {

@@ -4,10 +4,11 @@ from typing import Any
 
 from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
-from drf_spectacular.views import SpectacularSwaggerView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from api.headers import DOCS
 from api.openapi import document
 from api.views.base import OpenEndpoint
 
@@ -21,7 +22,7 @@ class OpenApi(OpenEndpoint):
         return HttpResponse(document(), content_type="application/json")
 
 
-class Docs(OpenEndpoint, SpectacularSwaggerView):
+class Docs(OpenEndpoint, SpectacularSwaggerSplitView):
     """Swagger UI from files that come with the service: it works without the internet."""
 
     url_name = "openapi"
@@ -31,4 +32,5 @@ class Docs(OpenEndpoint, SpectacularSwaggerView):
         """The page. `Any`: the library's own signature."""
         library: Any = super()
         page: Response = library.get(request, *args, **kwargs)
+        page["Content-Security-Policy"] = DOCS
         return page

@@ -81,6 +81,11 @@ class Config(BaseModel):
     allowed_hosts: str = Field(
         "127.0.0.1,localhost,[::1]", description="Host names the API answers to, separated by commas."
     )
+    https: bool = Field(
+        False,
+        description="Callers speak TLS to the API or to a proxy before it, which sets `X-Forwarded-Proto` itself. The"
+        " admin's cookies are then `Secure`, and browsers are told to stay with HTTPS.",
+    )
     debug: bool = Field(False, description="Django's debug mode. Never outside a developer's machine.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line that is written."

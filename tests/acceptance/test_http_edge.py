@@ -18,7 +18,7 @@ RECORDS = json.dumps({"records": [{"payload": {"a": 1}}]}).encode()
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    settings = {"DUCKMESH_API_PROCESSES": "2", "DUCKMESH_MAX_BODY_BYTES": "1MiB"}
+    settings = {"DUCKMESH_API_PROCESSES": "2", "DUCKMESH_MAX_BODY_BYTES": "1MiB", "DUCKMESH_HTTPS": "1"}
     with Stack(programs=("runners", "api"), settings=settings) as stack:
         table = json.dumps({"table_name": "t", "schema_json": COLUMNS}).encode()
         assert call(stack, "POST", "/v1/tables", table).status == 201
@@ -86,6 +86,14 @@ def test_a_head_request_gets_the_length_and_no_body(stack: Stack) -> None:
     assert (head.status, head.body) == (200, b"")
     assert head.headers["Content-Length"] == full.headers["Content-Length"] == str(len(full.body))
     assert head.headers["X-Request-ID"]
+
+
+def test_who_came_by_tls_is_told_to_stay_with_it_and_gets_secure_cookies(stack: Stack) -> None:
+    for scheme, hsts in (("https", "max-age=31536000"), ("http", None), ("HTTPS://", None), (None, None)):
+        headers = {"X-Forwarded-Proto": scheme} if scheme else {}
+        answer = call(stack, "GET", "/admin/login/", headers=headers)
+        assert (answer.status, answer.headers["Strict-Transport-Security"]) == (200, hsts)
+        assert "; Secure" in answer.headers["Set-Cookie"]
 
 
 def test_any_process_tells_the_metrics_of_all(stack: Stack) -> None:

@@ -36,6 +36,7 @@ urlpatterns = [
     path("v1/lag", ops.Lag.as_view(), name="lag"),
     path("v1/health", ops.Health.as_view(), name="health"),
     path("v1/ready", ops.Ready.as_view(), name="ready"),
+    path("v1/doctor", ops.Examination.as_view(), name="doctor"),
     path("v1/metrics", ops.Metrics.as_view(), name="metrics"),
     path("v1/openapi.json", docs.OpenApi.as_view(), name="openapi"),
     path("v1/docs", docs.Docs.as_view(), name="docs"),

@@ -61,10 +61,11 @@ def shortages(policy: GuardPolicy) -> frozenset[Shortage]:
 
 
 def _disk_is_short(policy: GuardPolicy) -> bool:
-    return any(_free_bytes(directory) < policy.min_free_disk_bytes for directory in policy.directories)
+    return any(free_bytes(directory) < policy.min_free_disk_bytes for directory in policy.directories)
 
 
-def _free_bytes(directory: Path) -> int:
+def free_bytes(directory: Path) -> int:
+    """What is free on the disk where the directory is, or will be."""
     there = next(path for path in (directory, *directory.parents) if path.exists())
     return shutil.disk_usage(there).free
 

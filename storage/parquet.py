@@ -244,6 +244,17 @@ _lock = threading.Lock()
 _opened: dict[int, duckdb.DuckDBPyConnection] = {}
 
 
+def require_content_hash() -> str:
+    """DuckDB hashes as it did when content proofs were recorded; its version. Raises `ContentHashChanged`."""
+    _require_golden(_connection())
+    return str(duckdb.__version__)
+
+
+def _require_golden(opened: duckdb.DuckDBPyConnection) -> None:
+    if opened.cursor().execute(GOLDEN_SQL).fetchall()[0][0] != GOLDEN_SUM:
+        raise ContentHashChanged("DuckDB's hash() is not the one of the recorded content proofs")
+
+
 def _connection() -> duckdb.DuckDBPyConnection:
     """This process's one DuckDB, opened when first needed; a forked child opens its own."""
     pid = os.getpid()
@@ -253,8 +264,6 @@ def _connection() -> duckdb.DuckDBPyConnection:
         if pid not in _opened:
             opened = duckdb.connect(config=_SETTINGS)
             opened.execute("SET GLOBAL TimeZone = 'UTC'")
-            answer = opened.execute(GOLDEN_SQL).fetchall()[0][0]
-            if answer != GOLDEN_SUM:
-                raise ContentHashChanged("DuckDB's hash() is not the one of the recorded content proofs")
+            _require_golden(opened)
             _opened[pid] = opened
         return _opened[pid]

@@ -10,8 +10,11 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api import metrics, readiness, serializers
+from api import doctor_serializers, metrics, readiness, serializers
 from api.auth import principal_of
+from api.doctor.examining import Doctor
+from api.doctor.findings import worst
+from api.doctor.setup import doctor
 from api.gauges.reading import Reading
 from api.models import Role
 from api.process import guard_policy, object_store, scrape_policy
@@ -68,6 +71,27 @@ class Lag(Endpoint):
     def get(self, request: Request) -> Response:
         """Read from the catalog: true also when every worker is dead. Counts are records."""
         return Response(asdict(lag(tenant_id=principal_of(request).tenant_id)))
+
+
+@cache
+def _doctor() -> Doctor:
+    return doctor(settings.DUCKMESH, objects=object_store(), guard=guard_policy())
+
+
+class Examination(Endpoint):
+    """What `manage.py doctor` finds, in the process that answers."""
+
+    required_roles = {"GET": frozenset({Role.OPS_ADMIN})}
+
+    @extend_schema(
+        operation_id="doctor",
+        summary="Is everything as an acknowledgement and an answer need it?",
+        responses=doctor_serializers.Examination,
+    )
+    def get(self, _request: Request) -> Response:
+        """Of the service, not of a tenant. The answer is 200 whatever is found; `status` is the worst of all."""
+        found = _doctor().examine()
+        return Response({"status": worst(found), "checks": [asdict(each) for each in found]})
 
 
 @cache

@@ -40,7 +40,7 @@ def client(url: str, *, within: float) -> redis.Redis:
 
 def look(server: redis.Redis, *, now: float) -> list[QueueState]:
     """The queues as they are; raises `redis.RedisError`."""
-    redis_now = _time(server)
+    redis_now = server_time(server)
     pipeline = server.pipeline(transaction=False)
     for queue in QUEUES:
         pipeline.llen(queue)
@@ -55,7 +55,7 @@ def look(server: redis.Redis, *, now: float) -> list[QueueState]:
 
 def announce(server: redis.Redis, *, queues: Sequence[str], consumer: str) -> None:
     """This consumer is there; those that have been silent for long are forgotten."""
-    now = _time(server)
+    now = server_time(server)
     pipeline = server.pipeline(transaction=False)
     for queue in queues:
         pipeline.zadd(_CONSUMERS + queue, {consumer: now})
@@ -69,7 +69,8 @@ def leave(server: redis.Redis, *, queues: Sequence[str], consumer: str) -> None:
         server.zrem(_CONSUMERS + queue, consumer)
 
 
-def _time(server: redis.Redis) -> float:
+def server_time(server: redis.Redis) -> float:
+    """Seconds by Redis' own clock."""
     # `Any`: the library's type is that of its asynchronous client as well.
     answer: Any = server.time()
     seconds, microseconds = answer

@@ -4,6 +4,8 @@ A dump that is loaded anew has had its constraints checked. These are the refere
 cost the bus too much, and the counters that a restored database goes on from.
 """
 
+from collections.abc import Iterable
+
 from django.db import connection
 from psycopg2 import sql
 
@@ -57,16 +59,45 @@ _MOST = 20
 
 def broken_relations(*, tenant_id: str | None) -> list[dict[str, object]]:
     """What does not hold in the connected catalog: up to 20 examples of each rule, of one tenant only its own."""
+    return _broken(_RELATIONS, tenant_id=tenant_id)
+
+
+def _broken(names: Iterable[str], *, tenant_id: str | None) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     with connection.cursor() as cursor:
-        for name, statement in _RELATIONS.items():
+        for name in names:
             cursor.execute(
-                f"SELECT tenant_id, what FROM ({statement}) broken WHERE %(tenant)s::text IS NULL"
+                f"SELECT tenant_id, what FROM ({_RELATIONS[name]}) broken WHERE %(tenant)s::text IS NULL"
                 f" OR tenant_id = %(tenant)s ORDER BY what LIMIT {_MOST}",
                 {"tenant": tenant_id},
             )
             found += [{"relation": name, "tenant_id": whose, "what": what} for whose, what in cursor.fetchall()]
     return found
+
+
+_HEADS = ("head_without_snapshot", "tenant_without_head", "constraint_not_valid", "table_without_schema")
+
+_OFF = """
+SELECT 'trigger_switched_off' AS relation, tgrelid::regclass || '.' || tgname AS what
+  FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+ WHERE t.tgenabled = 'D' AND c.relnamespace = 'public'::regnamespace
+UNION ALL
+SELECT 'index_not_valid', indexrelid::regclass::text
+  FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+ WHERE NOT i.indisvalid AND c.relnamespace = 'public'::regnamespace
+"""
+
+
+def broken_heads() -> list[dict[str, object]]:
+    """As `broken_relations`, of those rules only that cost as much as there are tenants and tables."""
+    return _broken(_HEADS, tenant_id=None)
+
+
+def switched_off() -> list[dict[str, object]]:
+    """Triggers and indexes that are there and guard nothing."""
+    with connection.cursor() as cursor:
+        cursor.execute(_OFF)
+        return [{"relation": relation, "what": what} for relation, what in cursor.fetchall()]
 
 
 def lagging_sequences() -> list[dict[str, object]]:

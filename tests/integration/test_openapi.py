@@ -38,6 +38,7 @@ CONTRACT = {
     "/v1/runs/{id}": {"get", "delete"},
     "/v1/limits": {"get"},
     "/v1/lag": {"get"},
+    "/v1/doctor": {"get"},
     "/v1/health": {"get"},
     "/v1/ready": {"get"},
     "/v1/metrics": {"get"},

@@ -226,3 +226,8 @@ def control_body(request: HttpRequest) -> dict[str, JSON]:
     require_media_type(request, StrictJSONParser.media_type)
     require_encoding(request, "identity")
     return parse_object(read_body(request, limit=CONTROL_BODY_BYTES))
+
+
+def optional_body(request: HttpRequest) -> dict[str, JSON]:
+    """As `control_body`, of a request that may say nothing: without a body it is an empty object."""
+    return control_body(request) if has_unread_body(request) else {}

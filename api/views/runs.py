@@ -14,7 +14,7 @@ from api import paging
 from api import run_serializers as serializers
 from api.auth import principal_of
 from api.models import Role
-from api.parsers import control_body
+from api.parsers import optional_body
 from api.process import held
 from api.running import parse_run, run
 from api.views.base import Endpoint
@@ -65,7 +65,7 @@ def new_run_view(job: Job) -> type[Endpoint]:
             ends otherwise in time answers with the error that it ended with: `error_code` is the run's, and `run_id`
             and `summary` are in `context`. What becomes of the run later, the run itself tells.
             """
-            who, asked = principal_of(request), parse_run(control_body(request), job=job)
+            who, asked = principal_of(request), parse_run(optional_body(request), job=job)
             most = settings.DUCKMESH.max_queued_runs
             run_id, ended = run(asked, job=job, who=who, held=held(), most_queued=most)
             if ended is not None:

@@ -112,6 +112,13 @@ def test_nobody_waits_with_wait_seconds_0_and_not_longer_than_asked(key: dict[st
         assert Client().get(response["Location"], headers=key).json()["state"] == "queued"
 
 
+def test_a_request_that_says_nothing_asks_for_the_defaults(key: dict[str, str]) -> None:
+    with worker():
+        response = Client().generic("POST", PATH, b"", content_type="", headers=key)
+    assert response.status_code == 200, response.content
+    assert response.json()["summary"] == {"done": True}
+
+
 def test_a_failed_run_answers_with_its_own_error(key: dict[str, str]) -> None:
     def work(_progress: Progress) -> Mapping[str, JSON]:
         raise Corrupt("Two rows say different things.")

@@ -30,8 +30,10 @@ IS_NAMED = """EXISTS (
                        AND s.snapshot_id >= i.added_in AND s.snapshot_id < i.removed_in))"""
 
 # What the expired snapshots alone have named was removed behind the first of them and not behind the next that is kept.
+# A hold keeps what is marked at its time or later. The clock may have been set back since it was taken.
 _UNREFERENCED = f"""
-UPDATE data_file f SET unreferenced_since = clock_timestamp()
+UPDATE data_file f
+   SET unreferenced_since = greatest(clock_timestamp(), (SELECT max(h.created_at) FROM file_hold h))
  WHERE f.unreferenced_since IS NULL
    AND f.file_id = ANY (ARRAY(
      SELECT file_id FROM snapshot_file

@@ -67,6 +67,14 @@ def test_hold_keeps_what_became_unreferenced_after_it_and_nothing_else(tenant_id
     assert held() == set()
 
 
+def test_hold_keeps_what_became_unreferenced_when_the_clock_had_been_set_back(tenant_id: str) -> None:
+    backup()
+    FileHold.objects.update(created_at=F("created_at") + HOUR)
+    expire_snapshots(tenant_id=tenant_id, snapshot_ids=[2])
+    assert held() == set(marked())
+    assert len(marked()) == 1
+
+
 def test_narrowed_hold_lets_later_files_go(tenant_id: str) -> None:
     hold = backup()
     narrow_file_hold(hold_id=hold.hold_id)

@@ -19,7 +19,7 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from catalog.identity import delete_objects
-from catalog.publish import IDLE_LIMIT
+from catalog.publish import IDLE_LIMIT, lock_head
 from duckmesh.kernel import metrics
 from duckmesh.kernel.failpoints import failpoint
 from duckmesh.kernel.spans import spelled
@@ -41,6 +41,8 @@ _NAMED = """
 SELECT path FROM data_file WHERE path = ANY (%(keys)s)
 UNION ALL SELECT path FROM ingest_staged WHERE path = ANY (%(keys)s)
 """
+
+_CLAIMS = "SELECT 1 FROM ingest_claim_batch WHERE tenant_id = %s AND state = 'claimed' FOR SHARE"
 
 _SEE = """
 INSERT INTO orphan_sighting (path, tenant_id, size_bytes)
@@ -164,7 +166,20 @@ def _see(tenant_id: str, unnamed: list[ObjectInfo], *, grace: timedelta) -> list
     with _sightings(tenant_id) as cursor:
         cursor.execute(_SEE, given)
         old = {path for path, is_old in cursor.fetchall() if is_old}
-    return sorted(old - _named(old))
+    return sorted(old - _named_for_good(tenant_id, old)) if old else []
+
+
+@transaction.atomic
+def _named_for_good(tenant_id: str, keys: Iterable[str]) -> set[str]:
+    """Those of the keys that a row names, or could still come to name.
+
+    An attempt looks at its limit while it holds its claim or the head, and may commit long after that. Behind these
+    locks it has committed, or will find its limit passed.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_CLAIMS, [tenant_id])
+    lock_head(tenant_id=tenant_id)
+    return _named(keys)
 
 
 def _delete(due: list[str], *, tenant_id: str, store: ObjectStore) -> Collected:

@@ -18,22 +18,24 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """A hold that is extended by itself."""
+    """A hold that is extended by itself, for so long each time."""
 
     hold_id: int
-    _lost: threading.Event
+    lives_for: timedelta
 
     def check(self) -> None:
-        """Raises `HoldLost` if the hold has ended meanwhile."""
-        if self._lost.is_set():
-            raise HoldLost("The hold on files has ended; what it held may be gone.", hold_id=self.hold_id)
+        """The hold lives, and has lived all the time. Raises `HoldLost`.
+
+        Asks the database: the thread that extends the hold may not have looked since the process stood still.
+        """
+        extend_file_hold(hold_id=self.hold_id, expires_in=self.lives_for)
 
 
 @contextmanager
 def drill_hold(*, name: str, lives_for: timedelta) -> Iterator[Held]:
     """What the catalog names now stays in the store until the block ends."""
     hold = take_file_hold(kind=FileHold.Kind.DRILL, name=name, expires_in=lives_for)
-    over, lost = threading.Event(), threading.Event()
+    over = threading.Event()
 
     def extend() -> None:
         try:
@@ -41,7 +43,6 @@ def drill_hold(*, name: str, lives_for: timedelta) -> Iterator[Held]:
                 try:
                     extend_file_hold(hold_id=hold.hold_id, expires_in=lives_for)
                 except HoldLost:
-                    lost.set()
                     return
                 except (DatabaseError, InterfaceError) as exc:
                     log.warning("drill_hold_not_extended", reason=type(exc).__name__)
@@ -52,7 +53,7 @@ def drill_hold(*, name: str, lives_for: timedelta) -> Iterator[Held]:
     thread = threading.Thread(target=extend, name="drill-hold", daemon=True)
     thread.start()
     try:
-        yield Held(hold_id=hold.hold_id, _lost=lost)
+        yield Held(hold_id=hold.hold_id, lives_for=lives_for)
     finally:
         over.set()
         thread.join()

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from django.core.management import load_command_class
 from django.db import connection
+from django.db.models import F
 
+from catalog.errors import HoldLost
 from catalog.models import FileHold, Snapshot
 from duckmesh.kernel.config import ROOT
 from duckmesh.kernel.errors import JSON
@@ -156,6 +158,16 @@ def test_a_missing_object_is_found_by_its_key(lake: Lake, tenant_id: str) -> Non
     (lake.root / "objects" / key).unlink()
     summary = drill(lake)
     assert [(each["step"], each["key"], each["what"]) for each in summary["findings"]] == [("objects", key, "missing")]
+
+
+def test_a_drill_whose_hold_has_ended_proves_nothing(lake: Lake, tenant_id: str) -> None:
+    def expire() -> None:
+        FileHold.objects.update(expires_at=F("expires_at") - timedelta(hours=1))
+
+    with pytest.raises(HoldLost):
+        drill(lake, progress=Recorder(beside=expire))
+    assert not FileHold.objects.exists()
+    assert scratches() == []
 
 
 def test_a_drill_of_a_tenant_tells_nothing_of_others(lake: Lake, tenant_id: str) -> None:

@@ -88,9 +88,13 @@ def own_store(store: ObjectStore) -> None:
 
 
 def take_over(store: ObjectStore) -> None:
-    """The store is this catalog's own, whoever's it was. The other one must have been stopped before."""
+    """The store is this catalog's own, whoever's it was. The other one must have been stopped before.
+
+    Raises `StoreNotOurs` if it was not, and has claimed the store anew in between.
+    """
     store.delete_many([OWNER_KEY])
     _claim(identity(), store)
+    own_store(store)
 
 
 def delete_objects(*, store: ObjectStore, keys: Iterable[str]) -> Keys:

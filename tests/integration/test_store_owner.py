@@ -1,8 +1,10 @@
 """Only the catalog that the store belongs to deletes in it."""
 
 import json
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from django.db.models.functions import Now
@@ -15,6 +17,7 @@ from ingest.housekeeping import HousekeepingPolicy, keep_house
 from ingest.models import IngestStaged
 from ingest.staging import unstage
 from storage.local import LocalStore
+from storage.store import Keys
 from tests.factories import make_tenant
 from tests.together import together
 
@@ -91,6 +94,21 @@ def test_restored_catalog_does_not_claim_a_store_of_nobody(store: LocalStore) ->
     with pytest.raises(StoreNotOurs):
         own_store(store)
     assert owner_of(store) is None
+
+
+class Contested(LocalStore):
+    """Between two requests of a new owner the former one, which nobody has stopped, claims the store again."""
+
+    def delete_many(self, keys: Iterable[str]) -> Keys:
+        kept = super().delete_many(keys)
+        self.put(OWNER_KEY, json.dumps({"catalog_id": str(uuid4()), "incarnation": 1, "life": str(uuid4())}).encode())
+        return kept
+
+
+def test_taking_over_a_store_that_somebody_keeps_fails(tmp_path: Path) -> None:
+    renew_identity()
+    with pytest.raises(StoreNotOurs):
+        take_over(Contested(root=tmp_path / "objects"))
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"catalog_id": 1}', "\xff", json.dumps({"catalog_id": "x"})])

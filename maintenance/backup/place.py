@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from duckmesh.kernel.failpoints import failpoint
 from maintenance.backup.errors import BackupBusy, BackupDamaged, BackupNotFound, BackupUnfinished
 from maintenance.backup.files import sync_directory
 from maintenance.backup.manifest import MANIFEST, read_manifest
@@ -74,6 +75,7 @@ class BackupPlace:
     def finish(self, name: str) -> None:
         """The backup is finished, and durable."""
         self.draft(name).rename(self.path(name))
+        failpoint("backup.before_sync")
         sync_directory(self.root)
 
     def unfinish(self, name: str) -> None:

@@ -65,6 +65,7 @@ def take_backup(*, root: Path, place: Workplace, policy: BackupPolicy, told: Tol
             manifest, copied_bytes = _fill(draft, directory, name=name, place=place, policy=policy, told=told)
             directory.finish(name)
         except BaseException as exc:
+            directory.unfinish(name)  # without its hold it must not be restored from
             directory.remove_draft(name)
             keeping.fail(name, exc)
             raise

@@ -49,14 +49,18 @@ def tenant_id(lake: Lake) -> str:
 
 def killed(act: str, lake: Lake, root: Path, *names: str, at: str) -> None:
     """The act was begun in a process of its own on the connected database, and killed at this step."""
+    assert status(act, lake, root, *names, failpoint=f"{at}=kill") == -signal.SIGKILL
+
+
+def status(act: str, lake: Lake, root: Path, *names: str, failpoint: str) -> int:
+    """How a process of its own has ended that was to act on the connected database."""
     environment = {
         **os.environ,
         "DUCKMESH_DATABASE_URL": address(connection.settings_dict["NAME"]),
-        "DUCKMESH_FAILPOINTS": f"{at}=kill",
+        "DUCKMESH_FAILPOINTS": failpoint,
     }
     command = [sys.executable, "-m", "tests.backer", act, str(lake.root), str(root), *names]
-    done = subprocess.run(command, cwd=ROOT, env=environment, timeout=60, check=False)
-    assert done.returncode == -signal.SIGKILL
+    return subprocess.run(command, cwd=ROOT, env=environment, timeout=60, check=False).returncode
 
 
 @pytest.mark.parametrize(
@@ -86,6 +90,14 @@ def test_an_unfinished_backup_is_refused_and_cleared_by_the_next(
     assert [hold.name for hold in FileHold.objects.all()] == [manifest.name]
     assert len(list((root / "objects").glob("*/*"))) == 1
     assert set(Backup.objects.exclude(name=manifest.name).values_list("state", flat=True)) <= {"failed"}
+
+
+def test_a_backup_that_fails_at_its_very_end_is_none(lake: Lake, root: Path, tenant_id: str) -> None:
+    assert status("backup", lake, root, failpoint="backup.before_sync=raise") == 1
+    assert not FileHold.objects.exists()
+    assert list_backups(root) == []
+    with second_database(), pytest.raises(BackupNotFound):
+        restore(lake, root)
 
 
 @LONG

@@ -18,7 +18,7 @@ def body_schema(job: Job) -> Mapping[str, Any]:
     return {
         "type": "object",
         "properties": {
-            "table": {"type": "string", "description": "The table; without it all tables of the tenant."},
+            "table": {"type": ["string", "null"], "description": "The table; without it all tables of the tenant."},
             "wait_seconds": {
                 "type": "number",
                 "minimum": 0,

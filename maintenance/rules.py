@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema
 
 from duckmesh.kernel.errors import Invalid
-from duckmesh.kernel.spans import ladder, span, spelled
+from duckmesh.kernel.spans import PATTERN, ladder, span, spelled
 from maintenance.errors import SafetyAgeTooShort
 from maintenance.job import JobOptions, Kind, Scope
 from maintenance.ladder import RetentionPolicy
@@ -32,7 +32,7 @@ def _is_ladder(text: str) -> str:
     return text
 
 
-SpanText = Annotated[str, AfterValidator(_is_span)]
+SpanText = Annotated[str, AfterValidator(_is_span), WithJsonSchema({"type": "string", "pattern": PATTERN})]
 LadderText = Annotated[str, AfterValidator(_is_ladder)]
 
 

@@ -1,5 +1,6 @@
 """The tenant's queries over HTTP: those that have ended, those that run, and the end of one that should not."""
 
+import re
 from typing import Any
 
 import structlog
@@ -22,6 +23,7 @@ from query.shown import Shown, request_cancel, shown_of
 
 log = structlog.get_logger(__name__)
 
+_OUTCOME = {"type": "string", "pattern": "^[A-Za-z0-9_]{1,40}$"}
 _READERS = frozenset({Role.QUERY_READER})
 _MEANS_NO_PAGE = "cursor must be the next_cursor of an earlier page."
 
@@ -76,7 +78,7 @@ class History(Endpoint):
         summary="List past queries",
         parameters=[
             *paging.PARAMETERS,
-            OpenApiParameter("outcome", str, description="Only those that ended so: `ok`, or an error code."),
+            OpenApiParameter("outcome", _OUTCOME, description="Only those that ended so: `ok`, or an error code."),
         ],
         responses=serializers.QueryHistory,
     )
@@ -87,7 +89,7 @@ class History(Endpoint):
         """
         tenant_id, limit = principal_of(request).tenant_id, paging.limit_of(request.GET)
         outcome = request.GET.get("outcome")
-        if outcome is not None and not (outcome.isascii() and outcome.replace("_", "").isalnum() and len(outcome) < 41):
+        if outcome is not None and not re.fullmatch(str(_OUTCOME["pattern"]), outcome):
             raise Invalid("outcome must be ok or an error code.")
         behind = _behind(paging.position_of(request.GET))
         found = history(tenant_id=tenant_id, outcome=outcome, behind=behind, limit=limit + 1)

@@ -4,6 +4,9 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 
+PATTERN = r"^\s*\d+(\.\d+)?(ms|s|m|h|d|)\s*$"
+"""What `span` reads, for documents."""
+
 _SECONDS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

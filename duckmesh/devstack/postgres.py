@@ -40,14 +40,16 @@ SETTINGS: Mapping[str, str] = {
     "checkpoint_timeout": "15min",
     "idle_in_transaction_session_timeout": "5min",
     "log_line_prefix": "%m [%p] ",
-    "log_min_duration_statement": "1s",
+    # The driver puts values into the statements: one in the log would tell what a tenant has written.
+    "log_min_error_statement": "panic",
+    "log_min_duration_statement": "-1",
+    "log_error_verbosity": "terse",  # a DETAIL holds the row
     "timezone": "UTC",
 }
 THROW_AWAY: Mapping[str, str] = {
     "fsync": "off",  # but commits stay synchronous: a server that is killed must not lose what it acknowledged
     "full_page_writes": "off",
     "shared_buffers": "64MB",
-    "log_min_duration_statement": "-1",
 }
 
 

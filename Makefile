@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status reset test test-long test-ops check restore-drill bench fmt lock clean
+.PHONY: help demo up down status reset test test-long test-ops test-fuzz check audit sbom restore-drill bench fmt lock clean
 .SUFFIXES:
 
 help: ## list the targets
@@ -32,14 +32,17 @@ reset: $(INSTALLED) ## stop the stack and delete its data (FORCE=1: do not ask)
 	@$(PY) -m duckmesh.devstack reset $(if $(FORCE),--force)
 
 test: $(INSTALLED) ## run the tests against throw-away servers (ARGS=… is passed to pytest)
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long and not ops" $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long and not ops and not fuzz" $(ARGS)
 
 test-long: $(INSTALLED) ## run all tests, soaks and big bodies included
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not ops" $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not ops and not fuzz" $(ARGS)
 
 test-ops: $(INSTALLED) ## prove rules, alerts, routes and dashboards with Debian's Prometheus and Alertmanager
 	@sh .ci/ops-packages
 	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m ops tests/ops $(ARGS)
+
+test-fuzz: $(INSTALLED) ## hold a live API against its OpenAPI document with schemathesis, all checks (FUZZ_SECONDS=…)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m fuzz tests/fuzz $(ARGS)
 
 check: $(INSTALLED) ## lint, format, types, import contracts, migrations, generated pages, DuckDB's functions: what CI runs first
 	$(PY) -m ruff check .
@@ -50,6 +53,14 @@ check: $(INSTALLED) ## lint, format, types, import contracts, migrations, genera
 	$(PY) -m duckmesh.devstack.settings_page --check
 	$(PY) deploy/grafana/dashboards.py --check
 	$(PY) -m query.list_functions --check
+
+audit: $(INSTALLED) ## ask PyPI's advisories about every version that the product runs on
+	@sh .ci/audit $(PY)
+
+sbom: $(INSTALLED) ## write the bill of materials (CycloneDX) to .duckmesh/sbom.json
+	@mkdir -p .duckmesh
+	@$(PY) deploy/sbom.py requirements/base.txt requirements/embedded.txt > .duckmesh/sbom.json
+	@echo .duckmesh/sbom.json
 
 restore-drill: $(INSTALLED) ## restore the running stack's catalog into a scratch database, and prove it (ARGS=--help)
 	@$(PY) manage.py restore_drill $(ARGS)
@@ -66,7 +77,7 @@ fmt: $(INSTALLED) ## format the code and write the generated pages anew
 lock: $(INSTALLED) ## resolve requirements/*.in anew into the hashed *.txt
 	$(PY) -m venv .venv/lock
 	.venv/lock/bin/python -m pip install --quiet uv
-	for name in base embedded dev s3test bench; do \
+	for name in base embedded dev s3test bench audit fuzz; do \
 	  .venv/lock/bin/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-header --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
 	done

@@ -12,6 +12,7 @@ from rest_framework import serializers
 from catalog.definition import MODES
 from catalog.models import ServiceMode
 from catalog.schema import TYPE_NAMES
+from catalog.server import Standing
 from ingest.guard import Shortage
 from query.body import MAX_ROW_LIMIT
 
@@ -422,6 +423,10 @@ class Writes(Shape):
     taken = serializers.BooleanField()
     short_of = serializers.ListField(child=serializers.ChoiceField(choices=[shortage.value for shortage in Shortage]))
     mode = serializers.ChoiceField(choices=ServiceMode.Mode.values)
+    server = serializers.ChoiceField(
+        choices=[standing.value for standing in Standing],
+        help_text="Whether PostgreSQL is the server that the catalog lives on; if not, writes are refused.",
+    )
 
 
 class Ready(Shape):

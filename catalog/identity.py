@@ -15,6 +15,7 @@ from django.db.models import F
 
 from catalog.errors import StoreNotOurs
 from catalog.models import CatalogIdentity
+from catalog.server import Standing, standing
 from storage.errors import ObjectExists, ObjectNotFound
 from storage.store import Keys, ObjectStore
 
@@ -70,8 +71,10 @@ def owner_of(store: ObjectStore) -> Identity | None:
 def own_store(store: ObjectStore) -> None:
     """The store is this catalog's own: it was, or it was nobody's and this catalog was never restored.
 
-    Raises `StoreNotOurs`.
+    Raises `StoreNotOurs`, also on another PostgreSQL than the catalog's: what was lost with that is no orphan yet.
     """
+    if standing() != Standing.KNOWN:
+        raise StoreNotOurs("PostgreSQL is not the server that the catalog was last known on: nothing is deleted.")
     ours = identity()
     owner = owner_of(store)
     if owner is None and ours.incarnation == _ORIGINAL:

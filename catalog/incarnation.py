@@ -1,4 +1,4 @@
-"""A catalog restored from a dump begins a new life, in which nothing is issued twice.
+"""A catalog that was restored from a dump, or lost commits in a failover, begins a new life: nothing is issued twice.
 
 The catalog that was lost went on after the dump, nobody knows how far. Clients hold tokens and snapshot ids of it, and
 programs that survived it hold claims, staged payloads and versions of tables. So every number leaps beyond what it can
@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from django.db import connection, transaction
 
 from catalog.identity import renew_identity
+from catalog.server import record_server
 
 TOKEN_LEAP = 2**44
 """At a million records a second of one tenant this is 203 days after the dump. JSON readers that know floats only are
@@ -69,8 +70,8 @@ SELECT setval(pg_get_serial_sequence('table_def', 'table_id'),
 def begin_incarnation(*, dumped_at: datetime) -> None:
     """The catalog, restored as it was at `dumped_at`, is one that has issued nothing of what the lost one may have.
 
-    Nobody else may use it yet. What is pending stays so; claims and their leases are gone. The object store is not its
-    own until it takes it over.
+    Nobody else may use it yet. What is pending stays so; claims and their leases are gone. It lives on the PostgreSQL
+    that it is connected to. The object store is not its own until it takes it over.
     """
     given: dict[str, int | datetime] = {
         "tokens": TOKEN_LEAP,
@@ -78,6 +79,7 @@ def begin_incarnation(*, dumped_at: datetime) -> None:
         "dumped_at": dumped_at,
         "known_until": dumped_at - PUBLICATION_LASTS,
     }
+    record_server()
     with connection.cursor() as cursor:
         for statement in (_VOID, _CLOSE, _LEAP, _PUBLISH, _TABLES, _IDS):
             cursor.execute(statement, given)

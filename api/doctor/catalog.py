@@ -4,6 +4,7 @@ from django.db import connection
 
 from api.doctor import postgresql
 from api.doctor.findings import Verdict, odd, well, wrong
+from catalog.server import Standing, standing
 from maintenance.drill.relations import broken_heads, lagging_sequences, switched_off
 from maintenance.restore.loaded import missing_migrations, unknown_migrations
 
@@ -31,6 +32,15 @@ def migrations() -> Verdict:
     if newer:
         return odd("The catalog has migrations that this version does not know.", unknown=[*newer])
     return well("Every migration of this version has been applied.")
+
+
+def server() -> Verdict:
+    """The catalog lives on the PostgreSQL that answers."""
+    found = standing()
+    if found == Standing.KNOWN:
+        return well("PostgreSQL is the server that the catalog lives on.")
+    what = "a standby" if found == Standing.STANDBY else "another server than the catalog was last known on"
+    return wrong(f"PostgreSQL is {what}: writes are refused. See manage.py catalog adopt.", standing=found.value)
 
 
 def invariants() -> Verdict:

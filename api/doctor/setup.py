@@ -24,6 +24,7 @@ def checks(config: Config, *, objects: ObjectStore, guard: GuardPolicy) -> list[
         ("postgresql_copies", sql, "restore-from-backup", catalog.copies),
         ("postgresql_connections", sql, down, postgresql.connections(config)),
         ("postgresql_programs", sql, "restore-from-backup", postgresql.programs(programs)),
+        ("catalog_server", sql, down, catalog.server),
         ("migrations", sql, "upgrade-and-rollback", catalog.migrations),
         ("catalog_invariants", sql, "integrity-findings", catalog.invariants),
         ("backup", sql, "restore-from-backup", catalog.backup),

@@ -20,6 +20,7 @@ from api.models import Role
 from api.process import guard_policy, object_store, scrape_policy
 from api.views.base import Endpoint, OpenEndpoint
 from catalog.mode import service_mode
+from catalog.server import Standing, standing
 from ingest.backlog import lag
 from ingest.guard import shortages
 
@@ -53,12 +54,17 @@ class Ready(OpenEndpoint):
     def get(self, _request: Request) -> Response:
         """200 if all is well; otherwise 503 whose `context.checks` names what is down.
 
-        Ready for reads is ready: when writes are refused, for want of room or by an operator, `writes` says so, and the
-        answer is 200.
+        Ready for reads is ready: when writes are refused, for want of room, by an operator, or because PostgreSQL is
+        another server than the catalog's, `writes` says so, and the answer is 200.
         """
         checks = _readiness().require()
-        short, mode = sorted(shortages(guard_policy())), service_mode()
-        writes = {"taken": not short and not mode.read_only, "short_of": short, "mode": mode.mode.value}
+        short, mode, server = sorted(shortages(guard_policy())), service_mode(), standing()
+        writes = {
+            "taken": not short and not mode.read_only and server == Standing.KNOWN,
+            "short_of": short,
+            "mode": mode.mode.value,
+            "server": server.value,
+        }
         return Response({"status": "ready", "checks": checks, "writes": writes})
 
 

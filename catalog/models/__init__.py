@@ -3,7 +3,7 @@
 from catalog.models.file import DataFile, SnapshotFile
 from catalog.models.incarnation import VoidRange
 from catalog.models.incident import IncidentAudit
-from catalog.models.keeping import CatalogIdentity, FileHold
+from catalog.models.keeping import CatalogIdentity, CatalogServer, FileHold
 from catalog.models.mode import ServiceMode
 from catalog.models.snapshot import Snapshot, SnapshotPin, SnapshotTableWatermark
 from catalog.models.table import TableDef, TableInterval, TableSchemaVersion
@@ -11,6 +11,7 @@ from catalog.models.tenant import Tenant, TenantCatalog, TenantLimitChange
 
 __all__ = [
     "CatalogIdentity",
+    "CatalogServer",
     "DataFile",
     "FileHold",
     "IncidentAudit",

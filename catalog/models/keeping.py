@@ -55,3 +55,22 @@ class CatalogIdentity(models.Model):
 
     def __str__(self) -> str:
         return f"{self.catalog_id} {self.incarnation}"
+
+
+class CatalogServer(models.Model):
+    """The PostgreSQL on which the catalog lives: one row. On any other nothing is issued until an operator says so.
+
+    Both numbers are 0 while an adoption is under way.
+    """
+
+    one = models.BooleanField(primary_key=True, default=True)
+    system_identifier = models.BigIntegerField()
+    timeline = models.BigIntegerField()
+    recorded_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "catalog_server"
+        constraints = [models.CheckConstraint(condition=Q(one=True), name="catalog_server_one_row")]
+
+    def __str__(self) -> str:
+        return f"{self.system_identifier} {self.timeline}"

@@ -8,6 +8,8 @@ import psycopg2.extensions
 from django.db.backends.postgresql import base
 from django_prometheus import db
 
+from duckmesh.postgresql.errors import SERVER_CHANGED, server_changed
+
 _LABELS = ("default", "postgresql")
 _executed = db.execute_total.labels(*_LABELS)
 _executed_many = db.execute_many_total.labels(*_LABELS)
@@ -21,13 +23,15 @@ class CountingCursor(psycopg2.extensions.cursor):
 
     # `Any`: psycopg2's own parameters.
     def execute(self, *args: Any, **kwargs: Any) -> None:
-        """The statement is executed, and counted whatever comes of it."""
+        """The statement is executed, and counted whatever comes of it. Raises `CatalogServerChanged`, too."""
         _executed.inc()
         began = time.perf_counter()
         try:
             super().execute(*args, **kwargs)
         except Exception as exc:
             db.errors_total.labels(*_LABELS, type(exc).__name__).inc()
+            if getattr(exc, "pgcode", None) == SERVER_CHANGED:
+                raise server_changed() from exc
             raise
         finally:
             _duration.observe(time.perf_counter() - began)
@@ -41,6 +45,8 @@ class CountingCursor(psycopg2.extensions.cursor):
             super().executemany(query, vars_list)
         except Exception as exc:
             db.errors_total.labels(*_LABELS, type(exc).__name__).inc()
+            if getattr(exc, "pgcode", None) == SERVER_CHANGED:
+                raise server_changed() from exc
             raise
         finally:
             _duration.observe(time.perf_counter() - began)

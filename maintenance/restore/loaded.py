@@ -16,6 +16,8 @@ from maintenance.errors import RunWorkerLost
 from maintenance.models import Backup, Run
 from maintenance.runs import MODELS
 
+_RESTORED = "The catalog was restored from a backup that was taken while this ran."
+
 
 def unknown_migrations(applied: Sequence[str]) -> list[str]:
     """Those that this version of DuckMesh does not have."""
@@ -49,18 +51,19 @@ def missing_migrations() -> list[str]:
 
 
 @transaction.atomic
-def begin_life(*, dumped_at: datetime, backup: str | None) -> None:
+def begin_life(*, dumped_at: datetime, backup: str | None, why: str = _RESTORED) -> None:
     """The connected catalog begins a life of its own: what ran at its dump has ended, and nothing is issued twice.
 
-    But not the row of the `backup` that it comes from, which was not finished when it was dumped.
+    But not the row of the `backup` that it comes from, which was not finished when it was dumped. `why` is told of the
+    others.
     """
     begin_incarnation(dumped_at=dumped_at)
     for model in MODELS.values():
         model._default_manager.filter(ended_at=None).update(
             state=Run.State.FAILED,
-            error="The catalog was restored from a backup that was taken while this ran.",
+            error=why,
             error_code=RunWorkerLost.code,
             ended_at=Greatest(Now(), F("requested_at")),
         )
     running = Backup.objects.filter(state=Backup.State.RUNNING).exclude(name=backup or "")
-    running.update(state=Backup.State.FAILED, ended_at=Now(), error="The catalog was restored from a backup.")
+    running.update(state=Backup.State.FAILED, ended_at=Now(), error=why)

@@ -79,7 +79,7 @@ def test_command_tells_every_check_and_ends_with_1_when_one_fails(capsys: pytest
     assert "3 checks failed: postgresql_durability, beat, workers." in err
     assert document["status"] == "failed"
     assert {name: each["state"] for name, each in found.items() if each["state"] != "ok"} == ILL_HERE
-    assert len(found) == 19
+    assert len(found) == 20
     assert found["postgresql_durability"]["runbook"] == "runbooks/postgresql-down-or-full.md"
     assert found["redis"]["runbook"] == ""
     assert keys(object_store()) == []  # type: ignore[arg-type]

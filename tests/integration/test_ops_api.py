@@ -89,7 +89,7 @@ def test_ready_names_everything_it_asked(client: Client) -> None:
     response = client.get("/v1/ready")
     assert response.status_code == 200, response.content
     names = ["postgresql", "migrations", "redis", "object_store", "query_sealing"]
-    writes = {"taken": True, "short_of": [], "mode": "normal"}
+    writes = {"taken": True, "short_of": [], "mode": "normal", "server": "known"}
     assert response.json() == {"status": "ready", "checks": dict.fromkeys(names, "ok"), "writes": writes}
 
 

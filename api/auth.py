@@ -6,6 +6,7 @@ A view that declares no roles for a method, and is not open, is refused.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import structlog
 from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
@@ -34,6 +35,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         principal = authenticate(key, clock.now())
         if principal is None:
             raise Unauthenticated("The API key opens nothing: unknown, revoked or expired, or its tenant is suspended.")
+        structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id)
         return principal, None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import structlog
 from django.db.models import F
 from django.db.models.functions import Now
 from django.utils.crypto import constant_time_compare, salted_hmac
@@ -19,6 +20,8 @@ from catalog.errors import TenantNotFound
 from catalog.models import Tenant
 from duckmesh.kernel import clock
 from duckmesh.kernel.errors import Invalid
+
+log = structlog.get_logger(__name__)
 
 # A revoked key, or one of a suspended tenant, opens nothing after this long in any process. The promise is a second.
 CACHE_FOR = timedelta(milliseconds=500)
@@ -93,6 +96,7 @@ def create_api_key(
         expires_at=expires_at,
         created_by=actor,
     )
+    log.info("api_key_created", tenant_id=tenant_id, key_id=key_id, roles=ordered, actor=actor)
     return CreatedKey(key_id=key_id, tenant_id=tenant_id, api_key=f"dm_{key_id}_{secret}", roles=ordered)
 
 
@@ -101,6 +105,7 @@ def revoke_api_key(*, key_id: str) -> None:
     live = ApiKey.objects.filter(key_id=key_id, revoked_at=None)
     if not live.update(revoked_at=Now()) and not ApiKey.objects.filter(key_id=key_id).exists():
         raise ApiKeyNotFound(f"There is no API key {key_id}.", key_id=key_id)
+    log.info("api_key_revoked", key_id=key_id)
     _known.pop(key_id, None)
 
 

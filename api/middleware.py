@@ -15,9 +15,9 @@ from django_prometheus.middleware import PrometheusAfterMiddleware
 from api import problems
 from api.parsers import has_unread_body
 from duckmesh.kernel import metrics
+from duckmesh.kernel.traces import trace_of
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
 class RequestContext:
@@ -30,8 +30,8 @@ class RequestContext:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        trace = _TRACEPARENT.fullmatch(request.META.get("HTTP_TRACEPARENT", ""))
-        trace_id = trace[1] if trace else secrets.token_hex(16)
+        trace = trace_of(request.META.get("HTTP_TRACEPARENT"))
+        trace_id = trace or secrets.token_hex(16)
         given = request.META.get("HTTP_X_REQUEST_ID", "")
         request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16) if trace else trace_id
         structlog.contextvars.clear_contextvars()

@@ -27,6 +27,7 @@ from duckmesh.kernel.errors import (
     OutcomeUnknown,
     Unavailable,
 )
+from duckmesh.kernel.logs import kind_of
 from ingest.errors import PayloadTooLarge
 from storage.errors import InvalidKey, ObjectExists, ObjectNotFound, StoreDenied, UnwritableData
 
@@ -87,12 +88,19 @@ def answer(exc: BaseException, request: HttpRequest) -> HttpResponse:
     """The problem that answers `exc`. What nobody foresaw is logged whole and told in one sentence."""
     known = translate(exc, request)
     if known is None:
-        log.error("unexpected_error", method=request.method, path=request.path, exc_info=exc)
+        log.error(
+            "unexpected_error",
+            error_code=DuckMeshError.code,
+            method=request.method,
+            path=request.path,
+            exc_info=exc,
+        )
         known = DuckMeshError(UNEXPECTED)
     elif isinstance(known, Corrupt):
-        log.error("corruption_met", code=known.code, path=request.path, exc_info=exc)
+        log.error("corruption_met", error_code=known.code, path=request.path, exc_info=exc)
     elif isinstance(known, Unavailable | OutcomeUnknown):
-        log.warning("dependency_unavailable", code=known.code, path=request.path, reason=str(exc.__cause__ or exc))
+        cause = kind_of(exc.__cause__ or exc)
+        log.warning("dependency_unavailable", error_code=known.code, path=request.path, reason=cause)
     return problem(known)
 
 

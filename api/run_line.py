@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from contextvars import copy_context
 from uuid import UUID
 
 import structlog
@@ -46,7 +47,7 @@ class RunLine:
 
     def poke(self, run: Poke) -> None:
         """A worker hears of the run, unless the broker is away: then the tick tells one."""
-        self._pokes.submit(self._try_to_send, run)
+        self._pokes.submit(copy_context().run, self._try_to_send, run)
 
     def wait(self, run_id: UUID, *, seconds: float) -> bool:
         """Whether the run ends within this time. No time passes if as many requests wait as may."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F
 
@@ -24,6 +25,8 @@ from catalog.models import (
     TenantCatalog,
 )
 from catalog.publish import lock_head
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,10 @@ def tombstone_files(*, tenant_id: str, table_id: int | None, unreferenced_for: t
     with connection.cursor() as cursor:
         cursor.execute(_UNMARK, given)
         cursor.execute(_TOMBSTONE, given)
-        return int(cursor.rowcount)
+        count = int(cursor.rowcount)
+    if count:
+        transaction.on_commit(lambda: log.info("files_tombstoned", tenant_id=tenant_id, files=count))
+    return count
 
 
 def doomed_files(*, tenant_id: str, table_id: int | None, after: int, most: int) -> list[Doomed]:

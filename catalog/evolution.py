@@ -8,6 +8,7 @@ ones: an old snapshot is read by the names that it shows.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
 from django.db import connection, transaction
 
 from catalog.change import TableChange
@@ -18,6 +19,8 @@ from catalog.publish import lock_head, lock_tokens, publish_snapshot
 from catalog.schema import Column, to_stored
 from catalog.tables import TableInfo, get_table
 from catalog.tenants import raise_ddl_version
+
+log = structlog.get_logger(__name__)
 
 _KEEP_NAMES = """
 UPDATE table_schema_version v
@@ -52,6 +55,11 @@ def evolve_table(*, tenant_id: str, name: str, change: TableChange, actor: str) 
         )
         lock_tokens(tenant_id=tenant_id)
         raise_ddl_version(tenant_id=tenant_id)
+        transaction.on_commit(
+            lambda: log.info(
+                "table_changed", tenant_id=tenant_id, table=table.name, snapshot_id=snapshot.snapshot_id, actor=actor
+            )
+        )
     return get_table(tenant_id=tenant_id, name=name)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import structlog
 from django.db import connection, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Greatest
@@ -10,6 +11,8 @@ from catalog.errors import PublishConflict
 from catalog.models import Snapshot, TableDef, TableSchemaVersion, Tenant
 from catalog.publish import lock_tokens, publish_snapshot
 from catalog.schema import Column, to_stored
+
+log = structlog.get_logger(__name__)
 
 
 def grow_table(*, tenant_id: str, table_id: int, ddl_version: int, columns: Sequence[Column], actor: str) -> int:
@@ -39,5 +42,10 @@ def grow_table(*, tenant_id: str, table_id: int, ddl_version: int, columns: Sequ
         schema_version=version,
         schema_json={"columns": to_stored(columns)},
         added_in=snapshot.snapshot_id,
+    )
+    transaction.on_commit(
+        lambda: log.info(
+            "table_grown", tenant_id=tenant_id, table_id=table_id, snapshot_id=snapshot.snapshot_id, actor=actor
+        )
     )
     return version

@@ -11,10 +11,13 @@ hold, which waits for all of them. In the lock order this stands between `tenant
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
 from django.db import IntegrityError, connection, transaction
 
 from catalog.errors import HoldExists, HoldLost
 from catalog.models import FileHold
+
+log = structlog.get_logger(__name__)
 
 _SHARED = "SELECT pg_advisory_xact_lock_shared(hashtextextended('duckmesh.holds', 0))"
 _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('duckmesh.holds', 0))"
@@ -72,6 +75,7 @@ def take_file_hold(*, kind: FileHold.Kind, name: str, expires_in: timedelta | No
             hold_id, created_at = cursor.fetchone()
     except IntegrityError as exc:
         raise HoldExists(f"There is a hold of the {kind} {name}.", kind=str(kind), name=name) from exc
+    transaction.on_commit(lambda: log.info("files_held", kind=str(kind), hold=name, hold_id=hold_id))
     return Hold(hold_id=hold_id, created_at=created_at)
 
 
@@ -99,4 +103,5 @@ def narrow_file_hold(*, hold_id: int) -> None:
 
 def release_file_hold(*, hold_id: int) -> None:
     """The hold is gone, if it was there; what it alone has held is deleted in time."""
-    FileHold.objects.filter(hold_id=hold_id).delete()
+    if FileHold.objects.filter(hold_id=hold_id).delete()[0]:
+        transaction.on_commit(lambda: log.info("files_released", hold_id=hold_id))

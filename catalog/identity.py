@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
+import structlog
 from django.db import transaction
 from django.db.models import F
 
@@ -18,6 +19,8 @@ from catalog.models import CatalogIdentity
 from catalog.server import Standing, standing
 from storage.errors import ObjectExists, ObjectNotFound
 from storage.store import Keys, ObjectStore
+
+log = structlog.get_logger(__name__)
 
 RESERVED_PREFIX = "_duckmesh/"
 """Objects below it belong to the store itself: no row names them, and they are no orphans."""
@@ -50,7 +53,9 @@ def renew_identity() -> Identity:
     """This catalog is another one than that which it was copied from: the store is not its own any more."""
     identity()
     CatalogIdentity.objects.update(incarnation=F("incarnation") + 1, life=uuid4())
-    return identity()
+    renewed = identity()
+    transaction.on_commit(lambda: log.warning("incarnation_begun", incarnation=renewed.incarnation))
+    return renewed
 
 
 def owner_of(store: ObjectStore) -> Identity | None:
@@ -110,4 +115,5 @@ def _claim(ours: Identity, store: ObjectStore) -> Identity | None:
     told = {"catalog_id": str(ours.catalog_id), "incarnation": ours.incarnation, "life": str(ours.life)}
     with suppress(ObjectExists):  # somebody was faster
         store.put(OWNER_KEY, json.dumps(told, indent=1).encode())
+        log.warning("store_owned", catalog_id=str(ours.catalog_id), incarnation=ours.incarnation)
     return owner_of(store)

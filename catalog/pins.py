@@ -6,6 +6,7 @@ Names that begin with `_duckmesh.` are the system's own holds: they keep a snaps
 import re
 from datetime import datetime
 
+import structlog
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
@@ -16,6 +17,8 @@ from catalog.publish import lock_head
 from catalog.snapshots import resolve
 from duckmesh.kernel.clock import rfc3339
 from duckmesh.kernel.errors import Invalid
+
+log = structlog.get_logger(__name__)
 
 PIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 RESERVED_PREFIX = "_duckmesh."
@@ -48,6 +51,7 @@ def pin_snapshot(
             )
     except IntegrityError as exc:
         raise PinExists(f"There is a pin named {name}.", name=name) from exc
+    log.info("snapshot_pinned", tenant_id=tenant_id, snapshot_id=snapshot_id, pin=name, actor=actor)
     return pin
 
 
@@ -91,6 +95,7 @@ def unpin_snapshot(*, tenant_id: str, name: str) -> None:
     lock_head(tenant_id=tenant_id)
     if not _live(tenant_id).filter(name=name).delete()[0]:
         raise PinNotFound(f"There is no pin named {name[:63]}.", name=name[:63])
+    transaction.on_commit(lambda: log.info("snapshot_unpinned", tenant_id=tenant_id, pin=name))
 
 
 def _live(tenant_id: str) -> QuerySet[SnapshotPin]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import structlog
 from django.db import IntegrityError, connection, transaction
 
 from catalog.definition import TableDefinition
@@ -15,6 +16,8 @@ from catalog.models import Snapshot, SnapshotFile, TableDef, TableSchemaVersion
 from catalog.publish import lock_tokens, publish_snapshot
 from catalog.schema import TableSchema, TableShape, from_stored, to_stored, with_field_ids
 from catalog.tenants import raise_ddl_version
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,7 @@ def create_table(*, tenant_id: str, definition: TableDefinition, actor: str) -> 
             raise_ddl_version(tenant_id=tenant_id)
     except IntegrityError as exc:
         raise TableExists(f"There is a table {definition.name}.", table_name=definition.name) from exc
+    log.info("table_created", tenant_id=tenant_id, table=definition.name, snapshot_id=snapshot.snapshot_id, actor=actor)
     return get_table(tenant_id=tenant_id, name=definition.name)
 
 
@@ -107,6 +111,11 @@ def drop_table(*, tenant_id: str, name: str, actor: str) -> None:
     live.update(removed_in=snapshot.snapshot_id)
     lock_tokens(tenant_id=tenant_id)
     raise_ddl_version(tenant_id=tenant_id)
+    transaction.on_commit(
+        lambda: log.info(
+            "table_dropped", tenant_id=tenant_id, table=table.name, snapshot_id=snapshot.snapshot_id, actor=actor
+        )
+    )
 
 
 def get_table(*, tenant_id: str, name: str) -> TableInfo:

@@ -2,12 +2,15 @@
 
 import re
 
+import structlog
 from django.db import IntegrityError, transaction
 from django.db.models import F
 
 from catalog.errors import TenantExists, TenantNotFound
 from catalog.models import Snapshot, Tenant, TenantCatalog
 from duckmesh.kernel.errors import Invalid
+
+log = structlog.get_logger(__name__)
 
 TENANT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -37,6 +40,7 @@ def create_tenant(*, tenant_id: str, name: str = "", actor: str = "operator") ->
             )
     except IntegrityError as exc:
         raise TenantExists(f"The tenant {tenant_id} exists.", tenant_id=tenant_id) from exc
+    log.info("tenant_created", tenant_id=tenant_id, actor=actor)
     return tenant
 
 
@@ -53,6 +57,7 @@ def resume_tenant(*, tenant_id: str) -> None:
 def _set_state(tenant_id: str, state: Tenant.State) -> None:
     if not Tenant.objects.filter(tenant_id=tenant_id).update(state=state):
         raise TenantNotFound(f"There is no tenant {tenant_id}.", tenant_id=tenant_id)
+    log.info("tenant_state_changed", tenant_id=tenant_id, state=state.value)
 
 
 def raise_ddl_version(*, tenant_id: str) -> None:

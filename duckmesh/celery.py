@@ -1,13 +1,15 @@
 """The Celery application: queues, limits and beat. A task is a poke, not a record; PostgreSQL holds the truth."""
 
 import os
+import sys
 
 from celery import Celery, signals
 from django.conf import settings
 from django.db import close_old_connections
 from kombu import Queue
 
-from duckmesh import exporting  # noqa: F401 - what it connects to Celery's signals is what it is for
+from duckmesh import exporting, tracing  # noqa: F401 - what they connect to Celery's signals is what they are for
+from duckmesh.kernel.logs import Service
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "duckmesh.settings")
 
@@ -60,6 +62,19 @@ app.conf.update(
     CELERY_DB_REUSE_MAX=100_000,
 )
 app.autodiscover_tasks(["ingest", "maintenance", "query"])
+
+
+@signals.setup_logging.connect
+def _keep_our_logs(**_: object) -> None:
+    """Celery finds that logs are set up, and leaves them alone: the settings have done it."""
+    if "beat" in sys.argv:
+        Service.name = "beat"
+
+
+@signals.celeryd_init.connect
+def _name_worker(sender: str, **_: object) -> None:
+    """The log says which worker speaks, by the name that it was started with."""
+    Service.name = sender.partition("@")[0]
 
 
 @signals.task_prerun.connect

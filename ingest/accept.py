@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
 from django.db import InterfaceError, OperationalError
 
 from catalog.mode import require_writable
@@ -33,6 +34,8 @@ from ingest.publishing import (
 )
 from ingest.staging import stage, unstage
 from storage.store import ObjectStore
+
+log = structlog.get_logger(__name__)
 
 _TRIES = 20
 
@@ -139,6 +142,7 @@ def _accept(*, tables: LiveTables, info: TableInfo, batch: DecodedBatch, policy:
     try:
         accepted = _told(publication, _publish(publication, limits=policy.limits, actor=actor))
         kept = accepted.size_bytes > 0
+        log.debug("write_accepted", tenant_id=info.tenant_id, table=info.name, token=accepted.max_visibility_token)
         return accepted
     except OutcomeUnknown:
         kept = True  # for all we know

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Least, Now
@@ -19,6 +20,8 @@ from catalog.pins import RESERVED_PREFIX, release_hold
 from catalog.publish import IDLE_LIMIT, publish_snapshot
 from ingest.errors import LeaseLost
 from ingest.models import IngestClaimBatch, IngestEvent, IngestPayload
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +192,7 @@ def claim(*, tenant_id: str, consumer_id: str, policy: ClaimPolicy) -> Claim | N
             # Nothing was taken, so nothing is remembered: the epoch stays free.
             transaction.set_rollback(True)
             return None
+    log.info("claim_taken", tenant_id=tenant_id, batch_id=batch_id, epoch=epoch, envelopes=len(envelopes))
     return Claim(batch_id=batch_id, tenant_id=tenant_id, epoch=epoch, envelopes=envelopes)
 
 
@@ -285,6 +289,7 @@ def release(claim: Claim) -> None:
     """The claim is given back as it was: what failed was not the envelopes' doing. Raises `LeaseLost`."""
     hold(claim)
     _end(claim, state=IngestClaimBatch.State.RELEASED)
+    transaction.on_commit(lambda: log.info("claim_released", tenant_id=claim.tenant_id, batch_id=claim.batch_id))
 
 
 @transaction.atomic
@@ -298,6 +303,7 @@ def nack(claim: Claim, *, error: str, reason: str, policy: ClaimPolicy) -> None:
     hold(claim)
     _end(claim, state=IngestClaimBatch.State.RELEASED, envelope_limit=max(1, len(claim.envelopes) // 2))
     if len(claim.envelopes) > 1:
+        transaction.on_commit(lambda: log.info("claim_bisected", tenant_id=claim.tenant_id, batch_id=claim.batch_id))
         return
     found = IngestEvent.objects.filter(event_id=claim.envelopes[0].event_id)
     event = found.get()
@@ -305,6 +311,9 @@ def nack(claim: Claim, *, error: str, reason: str, policy: ClaimPolicy) -> None:
     if attempts < policy.max_attempts:
         pause = min(policy.retry_pause * 2 ** min(attempts - 1, 30), LONGEST_PAUSE)
         found.update(attempts=attempts, error=told, retry_at=Now() + pause)
+        transaction.on_commit(
+            lambda: log.info("write_postponed", tenant_id=claim.tenant_id, event_id=event.event_id, attempts=attempts)
+        )
         return
     passed_in = event.passed_in
     if passed_in is None:
@@ -328,6 +337,9 @@ def nack(claim: Claim, *, error: str, reason: str, policy: ClaimPolicy) -> None:
         message=f"The envelope {event.event_id} could not be written and was set aside.",
         context={"event_id": event.event_id, "first_token": event.first_token, **told},
     )
+    transaction.on_commit(
+        lambda: log.error("write_failed", tenant_id=claim.tenant_id, event_id=event.event_id, attempts=attempts)
+    )
 
 
 def hold_of(event_id: int) -> str:
@@ -339,7 +351,10 @@ def requeue_expired() -> int:
     """Claims whose lease has run out are over, their envelopes free again; how many there were."""
     with connection.cursor() as cursor:
         cursor.execute(_EXPIRE, {"tenant": None})
-        return int(cursor.fetchone()[0])
+        count = int(cursor.fetchone()[0])
+    if count:
+        log.warning("claims_expired", claims=count)
+    return count
 
 
 def _end(claim: Claim, *, state: IngestClaimBatch.State, **changes: Any) -> None:

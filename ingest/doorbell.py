@@ -6,11 +6,12 @@ What is pending is in PostgreSQL. A ring that is lost, late or doubled changes n
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from duckmesh.kernel import metrics
+from duckmesh.kernel.traces import MOST_LINKS, current_trace, working_for
 from ingest.backlog import FlushPolicy
 
 log = structlog.get_logger(__name__)
@@ -21,12 +22,18 @@ class _Due:
     at: float
     wanted: int = 0
     size_bytes: int = 0
+    traces: dict[str, None] = field(default_factory=dict)  # in their order, the first few
+
+    def serve(self, trace_id: str | None) -> None:
+        if trace_id is not None and len(self.traces) < MOST_LINKS:
+            self.traces[trace_id] = None
 
 
 class Doorbell:
     """Rings for a tenant at once when somebody waits, else when its writes are due; rings of one tenant are merged.
 
-    `send(tenant_id, wanted)` delivers a ring and may fail. `wanted` is the greatest token somebody waits for, or 0.
+    `send(tenant_id, wanted)` delivers a ring, for the traces of the first few requests of it, and may fail.
+    `wanted` is the greatest token somebody waits for, or 0.
     """
 
     def __init__(self, *, send: Callable[[str, int], None], policy: FlushPolicy) -> None:
@@ -38,6 +45,7 @@ class Doorbell:
 
     def accepted(self, *, tenant_id: str, size_bytes: int) -> None:
         """The tenant has new pending writes of this size; nobody waits for them."""
+        trace_id = current_trace()
         with self._changed:
             now = time.monotonic()
             due = self._due.get(tenant_id)
@@ -45,6 +53,7 @@ class Doorbell:
             if due is None:
                 due = self._due[tenant_id] = _Due(at=now + self._policy.interval.total_seconds())
             due.size_bytes += size_bytes
+            due.serve(trace_id)
             full = due.size_bytes >= self._policy.size_bytes
             if full:
                 due.at = now
@@ -54,11 +63,13 @@ class Doorbell:
 
     def awaited(self, *, tenant_id: str, token: int) -> None:
         """Somebody waits until `token` is visible."""
+        trace_id = current_trace()
         with self._changed:
             now = time.monotonic()
             due = self._due.setdefault(tenant_id, _Due(at=now))
             due.at = now
             due.wanted = max(due.wanted, token)
+            due.serve(trace_id)
             self._wake()
 
     def _wake(self) -> None:
@@ -74,7 +85,8 @@ class Doorbell:
                 tenant_id = self._next()
                 due = self._due.pop(tenant_id)
             try:
-                self._send(tenant_id, due.wanted)
+                with working_for(due.traces):
+                    self._send(tenant_id, due.wanted)
             except Exception as exc:  # noqa: BLE001 - whatever the broker does, the thread goes on
                 metrics.doorbell_errors.inc()
                 log.warning("doorbell_failed", tenant_id=tenant_id, error=type(exc).__name__)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
+import structlog
 from django.db import connection, transaction
 
 from catalog.mode import require_writable
@@ -16,6 +17,8 @@ from catalog.models import IncidentAudit
 from duckmesh.kernel.errors import Conflict
 from ingest.errors import EventNotFailed, FailedEventNotFound
 from ingest.models import IngestEvent, IngestKey, IngestPayload
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,9 @@ def replay(*, tenant_id: str, event_id: int, actor: str) -> FailedEvent:
     _leave_failed(tenant_id, event_id, state=IngestEvent.State.PENDING, attempts=0, retry_at=None)
     event = get_failed(tenant_id=tenant_id, event_id=event_id)
     _record(event, deed="replayed", actor=actor)
+    transaction.on_commit(
+        lambda: log.info("failed_event_replayed", tenant_id=tenant_id, event_id=event_id, actor=actor)
+    )
     return event
 
 
@@ -93,6 +99,9 @@ def discard(*, tenant_id: str, event_id: int, actor: str) -> FailedEvent:
     IngestPayload.objects.filter(event_id=event_id).delete()
     event = get_failed(tenant_id=tenant_id, event_id=event_id)
     _record(event, deed="discarded", actor=actor)
+    transaction.on_commit(
+        lambda: log.info("failed_event_discarded", tenant_id=tenant_id, event_id=event_id, actor=actor)
+    )
     return event
 
 

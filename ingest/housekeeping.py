@@ -73,7 +73,7 @@ def _remove_staged(store: ObjectStore, *, unnamed_for: timedelta) -> int:
         return remove_staged(store=store, unnamed_for=unnamed_for)
     except (Denied, Unavailable) as exc:
         # The store's matter: the keys are purged all the same.
-        log.error("staged_objects_stay", error=exc.code, reason=exc.message)
+        log.error("staged_objects_stay", error_code=exc.code, reason=exc.message)
         return 0
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 
 import structlog
@@ -118,6 +119,7 @@ def _attempt(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
         snapshot_id=snapshot.snapshot_id,
         envelopes=len(claim.envelopes),
         watermark=snapshot.visible_token,
+        restored_from=None if claim.restore is None else claim.restore.snapshot_id,
     )
     return True
 
@@ -190,7 +192,7 @@ def _kept(claim: Claim, *, policy: ClaimPolicy) -> Iterator[None]:
         finally:
             connection.close()
 
-    thread = threading.Thread(target=extend, name="lease", daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(extend,), name="lease", daemon=True)
     thread.start()
     try:
         yield

@@ -7,6 +7,7 @@ comes after it. Until it is applied the snapshot is held by a pin that only this
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import structlog
 from django.db import connection, transaction
 
 from catalog.mode import require_writable
@@ -16,6 +17,8 @@ from catalog.restore import restore_snapshot
 from catalog.snapshots import SnapshotInfo
 from ingest.bus import Claim, RestoreOrder, hold_of
 from ingest.models import IngestEvent
+
+log = structlog.get_logger(__name__)
 
 _NEXT = "SELECT nextval(pg_get_serial_sequence('ingest_event', 'event_id'))"
 _ORDER = "SELECT duckmesh_order_restore(%s, %s, %s, %s)"
@@ -53,7 +56,13 @@ def order_restore(*, tenant_id: str, snapshot_id: int, actor: str) -> Ordered:
         event_id = int(cursor.fetchone()[0])
         hold_snapshot(tenant_id=tenant_id, snapshot_id=snapshot_id, name=hold_of(event_id), actor=actor)
         cursor.execute(_ORDER, [tenant_id, event_id, snapshot_id, actor])
-        return Ordered(tenant_id=tenant_id, event_id=event_id, token=int(cursor.fetchone()[0]))
+        ordered = Ordered(tenant_id=tenant_id, event_id=event_id, token=int(cursor.fetchone()[0]))
+    transaction.on_commit(
+        lambda: log.info(
+            "restore_ordered", tenant_id=tenant_id, snapshot_id=snapshot_id, token=ordered.token, actor=actor
+        )
+    )
+    return ordered
 
 
 def apply_restore(claim: Claim, order: RestoreOrder) -> SnapshotInfo:

@@ -3,6 +3,7 @@
 import itertools
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from django import forms
 from django.conf import settings
 from django.contrib import admin
@@ -27,6 +28,9 @@ from maintenance.models import (
     Run,
 )
 from maintenance.overview import outlooks
+from maintenance.schedule import policy_of
+
+log = structlog.get_logger(__name__)
 
 if TYPE_CHECKING:  # Django's classes take no type arguments when they run
     PolicyModelAdmin = admin.ModelAdmin[MaintenancePolicy]
@@ -92,6 +96,18 @@ class MaintenancePolicyAdmin(PolicyModelAdmin):
         if db_field.name == "table":
             kwargs["queryset"] = TableDef.objects.filter(dropped_in=None).order_by("tenant_id", "name")
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    # `Any`: Django's signatures.
+    def save_model(self, request: HttpRequest, obj: MaintenancePolicy, form: Any, change: bool) -> None:
+        """The policy holds from the next tick on."""
+        super().save_model(request, obj, form, change)
+        log.info("policy_changed", policy=str(policy_of(obj)), actor=f"admin:{request.user.pk}")
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        """Policies are deleted, one or many, through this."""
+        for policy in queryset:
+            log.info("policy_deleted", policy=str(policy_of(policy)), actor=f"admin:{request.user.pk}")
+        return super().log_deletions(request, queryset)
 
     @admin.display(description="window (UTC)")
     def window(self, policy: MaintenancePolicy) -> str:

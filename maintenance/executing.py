@@ -4,6 +4,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic
@@ -126,10 +127,10 @@ def _computed(job: Job, run: ClaimedRun, place: Workplace, executor: Executor) -
     except FoundProblems as exc:
         return ended(Run.State.FAILED, exc.summary, exc.code, exc.message)
     except DuckMeshError as exc:
-        log.warning("run_failed", code=exc.code, reason=exc.message)
+        log.warning("run_failed", error_code=exc.code)
         return ended(Run.State.FAILED, {}, exc.code, exc.message)
     except Exception as exc:
-        log.error("run_broke", exc_info=exc)
+        log.error("run_broke", error_code=DuckMeshError.code, exc_info=exc)
         return ended(Run.State.FAILED, {}, DuckMeshError.code, UNEXPECTED)
 
 
@@ -211,7 +212,7 @@ def _heartbeat(run: ClaimedRun, *, lease: timedelta) -> Iterator[threading.Event
         finally:
             connection.close()
 
-    thread = threading.Thread(target=beat, name="run-heartbeat", daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(beat,), name="run-heartbeat", daemon=True)
     thread.start()
     try:
         yield lost

@@ -194,5 +194,5 @@ def _delete(due: list[str], *, tenant_id: str, store: ObjectStore) -> Collected:
     metrics.gc_bytes_deleted.labels("orphan").inc(size_bytes)
     metrics.gc_undeleted_objects.inc(len(kept))
     for key, size in gone.items():
-        log.info("orphan_deleted", key=key, size_bytes=size)
+        log.info("orphan_deleted", tenant_id=tenant_id, key=key, size_bytes=size)
     return Collected(files=len(gone), size_bytes=size_bytes, undeleted=len(kept))

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from duckmesh.kernel.logs import log_context
 from query import wire
 from query.errors import QueryResourcesExceeded, QueryTimeout, RunnersUnavailable, error_of
 from query.link import Runner
@@ -33,7 +34,7 @@ class Exchange:
             if not self._runner.greeted:
                 wire.send_message(self._runner.sock, {"tenant_dir": _directory(self._runner)})
                 self._runner.greeted = True
-            wire.send_message(self._runner.sock, {**request, "seconds": max(left, 0)})
+            wire.send_message(self._runner.sock, {**request, "seconds": max(left, 0), "about": log_context()})
         except TimeoutError:
             raise _late() from None
         except OSError:

@@ -10,7 +10,7 @@ log = structlog.get_logger(__name__)
 
 def record_damage(tenant_id: str, file: ReadFile, reason: str) -> None:
     """It is recorded that this machine's copy of the file had gone bad; it has been fetched anew."""
-    log.warning("cached_file_damaged", tenant=tenant_id, path=file.path, reason=reason)
+    log.warning("cached_file_damaged", tenant_id=tenant_id, path=file.path, reason=reason)
     IncidentAudit.objects.create(
         tenant_id=tenant_id,
         kind="cached_file_damaged",

@@ -9,6 +9,9 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
+from duckmesh.kernel.logs import ON_EVERY_LINE
 from query import limits, wire
 from query.engine import Engine, EngineSettings
 from query.errors import QueryForbidden
@@ -18,6 +21,8 @@ from query.predicates import uses_to_json
 from query.request import RunRequest
 
 REMEMBERED_VERDICTS = 256
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,9 @@ class Runner:
 
     def answer(self, request: dict[str, Any]) -> None:
         """The request has its answer, whatever it was."""
+        structlog.contextvars.clear_contextvars()
+        about = request.get("about", {})
+        structlog.contextvars.bind_contextvars(**{name: str(about[name]) for name in ON_EVERY_LINE if name in about})
         limits.allow_cpu(float(request["seconds"]) * (self._threads + 1))
         try:
             if request["do"] == "inspect":
@@ -73,6 +81,8 @@ class Runner:
                 message = self._run(RunRequest.from_json(request["run"]))
         except StatementError as exc:
             message = _failed(exc.failure)
+            if exc.failure.retire:
+                log.warning("runner_spent", error_code=exc.failure.code)
         wire.send_message(self._sock, message, ahead=self._taken())
 
     def _run(self, request: RunRequest) -> dict[str, Any]:

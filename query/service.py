@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from catalog.readset import ReadSet, read_set
 from catalog.snapshots import resolve
@@ -44,6 +45,8 @@ from query.pool import Pool
 from query.request import RunRequest
 from query.results import json_rows
 from query.running import Running
+
+log = structlog.get_logger(__name__)
 
 OK = "ok"
 JSON_ROWS = 10_000
@@ -190,6 +193,15 @@ def observed(request: QueryRequest, asker: Asker, plane: QueryPlane, now: dateti
     finally:
         metrics.query_requests.labels(outcome=course.outcome).inc()
         metrics.query_latency.observe(course.milliseconds)
+        log.info(
+            "query_ended",
+            tenant_id=asker.tenant_id,
+            query_id=asker.query_id,
+            error_code=None if course.outcome == OK else course.outcome,
+            snapshot_id=course.snapshot_id,
+            duration_ms=round(course.milliseconds, 3),
+            row_count=course.row_count,
+        )
         plane.audit.record(
             AuditEntry(
                 tenant_id=asker.tenant_id,

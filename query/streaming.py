@@ -183,10 +183,10 @@ def _body(parts: Generator[_Head | bytes], written: _Written) -> Generator[bytes
                 assert isinstance(part, bytes), "only the first part is a head"
                 yield part
         except DuckMeshError as exc:
-            log.info("query_broke_off", code=exc.code)
+            log.info("query_broke_off", error_code=exc.code)
             raise BrokenAnswer(_tail(written, f"{exc.code}: {exc.message}")) from exc
         except Exception as exc:
-            log.exception("query_broke_off", code=DuckMeshError.code)
+            log.exception("query_broke_off", error_code=DuckMeshError.code)
             raise BrokenAnswer(_tail(written, f"{DuckMeshError.code}: The answer broke off.")) from exc
 
 

@@ -21,18 +21,23 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
+import structlog
+
+from duckmesh.kernel.logs import Service, configure_logs, kind_of
 from query import limits
 from query.engine import EngineSettings
+from query.errors import RunnersUnavailable
 from query.functions import SCALAR, TABLE, allowed, reviewed
 from query.runner import RunnerSettings, close_inherited, serve
 from query.wire import WireError
 from query.zygote_records import ENDED, EXIT_FAILED, EXIT_MEMORY, FORK, KILL, NONE, RECORD, RUNNER
+
+log = structlog.get_logger(__name__)
 
 LOOK_AROUND_SECONDS = 1.0
 WEIGH_SECONDS = 0.1
@@ -167,7 +172,7 @@ class Zygote:
             try:
                 pid = os.fork()
             except OSError as exc:
-                _say(f"cannot fork a runner: {exc.strerror}")
+                log.error("runner_not_forked", error_code=RunnersUnavailable.code, reason=kind_of(exc))
                 self._tell(client, RECORD.pack(RUNNER, NONE, 0), [])
                 return
             if pid == 0:
@@ -245,8 +250,8 @@ def _be_runner(sock: socket.socket, settings: RunnerSettings, zygote: int) -> No
         status = 0
     except MemoryError:
         status = EXIT_MEMORY
-    except BaseException:  # noqa: BLE001 - a forked child must not fall through to its parent's handlers
-        traceback.print_exc()
+    except BaseException:
+        log.error("runner_broke", error_code=RunnersUnavailable.code, exc_info=True)
     finally:
         os._exit(status)
 
@@ -269,11 +274,6 @@ def _listen(path: Path) -> socket.socket:
         os.umask(before)
     listener.listen(64)
     return listener
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"query.zygote: {text}\n")
-    sys.stderr.flush()
 
 
 def _parsed(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -301,6 +301,8 @@ def _in_clean_environment() -> None:
 def main() -> int:
     """Runs a zygote until it is told to stop; 0, or 1 with a sentence on standard error."""
     options = _parsed()
+    Service.name = "runners"
+    configure_logs(level="INFO", json=True)
     spills = options.spill_dir if options.spill_bytes > 0 else ""
     engine = EngineSettings(
         memory_bytes=options.memory_bytes,
@@ -315,9 +317,9 @@ def main() -> int:
     try:
         zygote = Zygote(path=options.socket.absolute(), settings=settings, parent=parent)
     except (ZygoteError, OSError) as exc:
-        _say(str(exc))
+        log.error("runners_not_started", reason=str(exc))
         return 1
-    _say(limits.sealing().describe())
+    log.info("runners_ready", sealing=limits.sealing().describe())
     for kind in (SCALAR, TABLE):
         allowed(kind), reviewed(kind)  # a sealed runner can read no file of ours any more
     os.chdir("/")

@@ -71,7 +71,7 @@ def _verdict_of(check: Check, *, in_database: bool) -> Verdict:
             with connection.cursor() as cursor:
                 cursor.execute(_STATEMENT_LIMIT)
         return check.look()
-    except Exception as exc:  # noqa: BLE001 - whatever breaks one check is that check's finding
-        log.warning("doctor_check_broke", check=check.name, error=type(exc).__name__, reason=str(exc))
+    except Exception as exc:  # whatever breaks one check is that check's finding
+        log.warning("doctor_check_broke", check=check.name, error=type(exc).__name__, exc_info=exc)
         connection.close()
         return wrong(f"It could not be looked at ({type(exc).__name__}); the log says why.")

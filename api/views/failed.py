@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import structlog
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,8 +15,6 @@ from duckmesh.kernel import clock
 from duckmesh.kernel.errors import Invalid
 from ingest.errors import FailedEventNotFound
 from ingest.failed import FailedEvent, discard, get_failed, list_failed, replay
-
-log = structlog.get_logger(__name__)
 
 _OPERATORS = frozenset({Role.OPS_ADMIN})
 _LARGEST = 2**63 - 1
@@ -103,8 +100,7 @@ class OneFailedEvent(Endpoint):
         409 `EVENT_NOT_FAILED` if it is not failed (any more).
         """
         who = principal_of(request)
-        event = discard(tenant_id=who.tenant_id, event_id=_number_of(id), actor=f"key:{who.key_id}")
-        log.info("failed_event_discarded", tenant_id=event.tenant_id, event_id=event.event_id)
+        discard(tenant_id=who.tenant_id, event_id=_number_of(id), actor=f"key:{who.key_id}")
         return Response(status=204)
 
 
@@ -126,6 +122,5 @@ class ReplayedEvent(Endpoint):
         """
         who = principal_of(request)
         event = replay(tenant_id=who.tenant_id, event_id=_number_of(id), actor=f"key:{who.key_id}")
-        log.info("failed_event_replayed", tenant_id=event.tenant_id, event_id=event.event_id)
         held().doorbell.awaited(tenant_id=event.tenant_id, token=event.last_token)
         return Response(failed_event(event), status=202)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -20,8 +19,6 @@ from catalog.models import SnapshotPin
 from catalog.pins import get_pin, list_pins, pin_snapshot, unpin_snapshot
 from duckmesh.kernel import clock
 from duckmesh.kernel.errors import JSON, Invalid
-
-log = structlog.get_logger(__name__)
 
 _READERS = frozenset({Role.QUERY_READER, Role.TABLE_ADMIN, Role.OPS_ADMIN})
 _KEEPERS = frozenset({Role.TABLE_ADMIN, Role.OPS_ADMIN})
@@ -69,7 +66,6 @@ class NewPin(Endpoint):
             actor=f"key:{who.key_id}",
             expires_at=expires_at,
         )
-        log.info("snapshot_pinned", tenant_id=who.tenant_id, snapshot_id=pin.snapshot_id)
         return Response(shown_pin(pin), status=201, headers={"Location": reverse("pin", kwargs={"name": pin.name})})
 
 
@@ -113,7 +109,6 @@ class OnePin(Endpoint):
         """The snapshot expires when retention says so, unless another pin holds it."""
         who = principal_of(request)
         unpin_snapshot(tenant_id=who.tenant_id, name=_pin_name(name))
-        log.info("snapshot_unpinned", tenant_id=who.tenant_id)
         return Response(status=204)
 
 

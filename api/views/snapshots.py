@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import structlog
 from django.conf import settings
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -28,8 +27,6 @@ from catalog.history import (
 from catalog.snapshots import SnapshotInfo
 from duckmesh.kernel import clock
 from duckmesh.kernel.errors import Invalid
-
-log = structlog.get_logger(__name__)
 
 _READERS = frozenset({Role.QUERY_READER, Role.TABLE_ADMIN, Role.OPS_ADMIN})
 _LARGEST = 2**63 - 1
@@ -202,7 +199,6 @@ class Restore(Endpoint):
         who = principal_of(request)
         asked = parse_restore(control_body(request), longest=settings.DUCKMESH.max_visibility_timeout)
         restored = restore(asked, tenant_id=who.tenant_id, actor=f"key:{who.key_id}", held=held())
-        log.info("snapshot_restored", tenant_id=who.tenant_id, restored_from=asked.snapshot_id)
         return Response(
             {
                 "status": "accepted" if restored.snapshot_id is None else "visible",

@@ -6,6 +6,7 @@ the same directory clears both, and so does dropping it.
 
 from pathlib import Path
 
+import structlog
 from django.db import transaction
 from django.db.models.functions import Now
 
@@ -13,10 +14,13 @@ from catalog.holds import narrow_file_hold, release_file_hold, take_file_hold
 from catalog.identity import identity
 from catalog.models import FileHold
 from duckmesh.kernel.failpoints import failpoint
+from duckmesh.kernel.logs import kind_of
 from maintenance.backup.errors import BackupNotFound
 from maintenance.backup.manifest import Manifest, read_manifest
 from maintenance.backup.place import BackupPlace, opened
 from maintenance.models import Backup
+
+log = structlog.get_logger(__name__)
 
 _KIND = FileHold.Kind.BACKUP
 
@@ -32,6 +36,7 @@ def begin(name: str, root: Path, *, with_data: bool, encrypted: bool) -> None:
         with_data=with_data,
         encrypted=encrypted,
     )
+    transaction.on_commit(lambda: log.info("backup_begun", backup=name, with_data=with_data, encrypted=encrypted))
 
 
 @transaction.atomic
@@ -49,6 +54,9 @@ def complete(manifest: Manifest, *, copied_bytes: int | None = None, seconds: fl
         seconds=seconds,
         ended_at=Now(),
     )
+    transaction.on_commit(
+        lambda: log.info("backup_completed", backup=manifest.name, objects=manifest.object_count, seconds=seconds)
+    )
 
 
 @transaction.atomic
@@ -57,6 +65,9 @@ def fail(name: str, exc: BaseException) -> None:
     _release(name)
     Backup.objects.filter(name=name).update(
         state=Backup.State.FAILED, ended_at=Now(), error=str(exc)[:1_000] or type(exc).__name__
+    )
+    transaction.on_commit(
+        lambda: log.error("backup_failed", backup=name, error_code=getattr(exc, "code", None), reason=kind_of(exc))
     )
 
 
@@ -96,6 +107,7 @@ def drop_backup(*, root: Path, name: str) -> int:
             _release(name)
             rows.update(state=Backup.State.DROPPED, ended_at=Now())
         failpoint("drop.after_release")
+        log.info("backup_dropped", backup=name)
         freed = directory.remove_unneeded()
         failpoint("drop.after_objects")
         directory.remove_draft(name)

@@ -6,15 +6,19 @@ something that costs room or work and no answer. An *info* is what a system at w
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
+import structlog
 from django.db.models import Count
 
 from duckmesh.kernel.errors import JSON
 from maintenance.models import IntegrityFinding
+
+log = structlog.get_logger(__name__)
 
 
 class Severity(StrEnum):
@@ -117,6 +121,7 @@ class Finding:
 
 def record(findings: Iterable[Finding], *, run_id: UUID) -> None:
     """The findings are rows of the run, each once."""
+    told = list(findings)
     IntegrityFinding.objects.bulk_create(
         (
             IntegrityFinding(
@@ -131,11 +136,13 @@ def record(findings: Iterable[Finding], *, run_id: UUID) -> None:
                 detail=dict(found.detail),
                 subject=found.subject,
             )
-            for found in findings
+            for found in told
         ),
         batch_size=500,
         ignore_conflicts=True,
     )
+    for (kind, tenant_id), count in Counter((found.kind, found.tenant_id) for found in told).items():
+        log.warning("integrity_found", run_id=str(run_id), tenant_id=tenant_id, kind=kind.value, findings=count)
 
 
 def counted(*, run_id: UUID) -> dict[FindingKind, int]:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+import structlog
 from django.db import connection
 
 from catalog.identity import take_over
@@ -30,6 +31,8 @@ from maintenance.job import Workplace
 from maintenance.postgres.databases import Server, connected_to, server_session
 from maintenance.postgres.programs import Programs, load
 from maintenance.restore.loaded import begin_life, migrate, require_known
+
+log = structlog.get_logger(__name__)
 
 _SHOWN = 10
 
@@ -97,6 +100,7 @@ def restore_backup(*, root: Path, name: str | None, place: Workplace, policy: Re
             raise
     failpoint("restore.after_swap")
     told("visible", former=former)
+    log.warning("backup_restored", backup=chosen, migrated=len(migrated), put_back=put, missing=missing)
     if policy.take_over:
         take_over(place.store)
         told("store_taken_over")

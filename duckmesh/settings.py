@@ -32,6 +32,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "duckmesh",
     "catalog",
     "ingest",
     "query",
@@ -122,6 +123,12 @@ SECURE_HSTS_SECONDS = 365 * 86_400 if DUCKMESH.https else 0  # sent over TLS onl
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if DUCKMESH.https else None
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+SILENCED_SYSTEM_CHECKS = [
+    "drf_spectacular.W001",  # which name of several an enumeration has in the OpenAPI document
+    "security.W005",  # HSTS for subdomains: the other hosts of the domain are not ours to speak for
+    "security.W008",  # no redirect to HTTPS: a key that came over plain HTTP is known by then, so callers must fail
+    "security.W021",  # nor are browsers' preload lists
+]
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = None  # bodies are bounded by our own parser, with our own error
 

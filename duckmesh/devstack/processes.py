@@ -6,10 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from duckmesh.devstack.layout import Home
-from duckmesh.devstack.programs import LOOPBACK, Program
+from duckmesh.devstack.programs import Program
 from duckmesh.kernel.config import ROOT, Config
 
 APP = "duckmesh.celery"
+SLACK_SECONDS = 5  # from the end of the grace to a program's own end
+
+
+class UnknownProgram(Exception):
+    """DuckMesh has no program of this name."""
 
 
 def runners(config: Config, home: Home) -> Program:
@@ -30,12 +35,12 @@ def api(config: Config, home: Home) -> Program:
     """The API: granian with blocking threads, because a request may wait for visibility."""
     options = {
         "--interface": "wsgi",
-        "--host": LOOPBACK,
+        "--host": config.host,
         "--port": str(config.port),
         "--workers": str(config.api_processes),
         "--blocking-threads": str(config.api_threads),
         "--http": "1",
-        "--workers-kill-timeout": "10",
+        "--workers-kill-timeout": str(int(config.stop_grace.total_seconds())),
         "--working-dir": str(ROOT),
     }
     pairs = [part for pair in options.items() for part in pair]
@@ -61,8 +66,8 @@ def beat(home: Home) -> Program:
 
 
 def flower(config: Config, home: Home) -> Program:
-    """The page that shows the workers, on the loopback interface only."""
-    return _celery("flower", ["flower", f"--address={LOOPBACK}", f"--port={config.flower_port}"], home)
+    """The page that shows the workers. Who binds it elsewhere than to the loopback sets FLOWER_BASIC_AUTH."""
+    return _celery("flower", ["flower", f"--address={config.host}", f"--port={config.flower_port}"], home)
 
 
 def programs(config: Config, home: Home, *, metrics_ports: Mapping[str, int]) -> list[Program]:
@@ -74,7 +79,30 @@ def programs(config: Config, home: Home, *, metrics_ports: Mapping[str, int]) ->
         beat(home),
         flower(config, home),
     ]
-    return [_with_metrics(program, metrics_ports.get(program.name, 0)) for program in found]
+    grace = int(config.stop_grace.total_seconds()) + SLACK_SECONDS
+    return [
+        replace(_with_metrics(program, metrics_ports.get(program.name, 0)), stop_seconds=grace) for program in found
+    ]
+
+
+def program(name: str, config: Config, home: Home) -> Program:
+    """The program of this name; `worker-QUEUE-2` is one more worker of a queue on this machine.
+
+    Raises `UnknownProgram`, whose message says which there are.
+    """
+    known = {one.name: one for one in programs(config, home, metrics_ports={})}
+    first = name.rpartition("-")[0]
+    if name in known:
+        return known[name]
+    if first.startswith("worker-") and first in known and name.removeprefix(f"{first}-").isdecimal():
+        one = known[first]
+        more = worker(name, home, queue=first.removeprefix("worker-"), processes=_processes(one))
+        return replace(more, stop_seconds=one.stop_seconds)
+    raise UnknownProgram(f"There is no program {name}; there are {', '.join(known)}, and worker-QUEUE-2 and so on.")
+
+
+def _processes(worker: Program) -> int:
+    return int(worker.argv[worker.argv.index("-c") + 1])
 
 
 def _with_metrics(program: Program, port: int) -> Program:

@@ -75,6 +75,16 @@ class Config(BaseModel):
         ROOT / ".duckmesh", description="Directory of all state of the embedded stack, the caches and the logs."
     )
     port: Port = Field(8080, description="Port of the API on 127.0.0.1 (`make up`, `make demo`).")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address that the API and Flower are bound to. Other than the loopback needs `python -m"
+        " duckmesh.serve`, which refuses what must not be seen from outside.",
+    )
+    plain_http: bool = Field(
+        False,
+        description="Serve without `DUCKMESH_HTTPS` beyond the loopback interface, where whoever sees the packets sees"
+        " keys and data: for a network that is this service's alone, a container's for example.",
+    )
     secret_key: str = Field(
         "", description="Key of the API keys' hashes and of the admin's sessions. `make up` makes one and keeps it."
     )
@@ -366,6 +376,13 @@ class Config(BaseModel):
     )
 
     # Processes of the embedded stack
+    stop_grace: Duration = Field(
+        timedelta(seconds=10),
+        ge=timedelta(seconds=4),
+        le=timedelta(minutes=20),
+        description="How long requests and tasks may go on after their program was told to stop. Who would wait longer"
+        " for visibility is answered before, and maintenance runs are given back.",
+    )
     api_processes: Count = Field(2, description="Processes of the API.")
     api_threads: Count = Field(64, description="Threads of each API process.")
     materialize_workers: Count = Field(2, description="Processes of the worker that publishes snapshots.")
@@ -405,6 +422,11 @@ class Config(BaseModel):
     def store_url(self) -> str:
         """The object store's address, the local default filled in."""
         return self.object_store_url or (self.home / "objects").absolute().as_uri()
+
+    @property
+    def stop_patience(self) -> timedelta:
+        """How long after the order to stop what would take longer is called off: the rest is for its ending."""
+        return self.stop_grace * 0.6
 
 
 def _described(error: Mapping[str, Any]) -> str:

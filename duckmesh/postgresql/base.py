@@ -9,6 +9,7 @@ from django.db.backends.postgresql import base
 from django_prometheus import db
 
 from duckmesh.postgresql.errors import SERVER_CHANGED, server_changed
+from duckmesh.postgresql.schema import SchemaEditor
 
 _LABELS = ("default", "postgresql")
 _executed = db.execute_total.labels(*_LABELS)
@@ -58,6 +59,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     Nothing is owed to a connection between requests, so whatever can be read from it is its end, or a notice: only
     then is the server asked. Asking it each time cost a small write a tenth of its processor time and a round trip.
     """
+
+    SchemaEditorClass = SchemaEditor
 
     def is_usable(self) -> bool:
         """Whether statements can be sent; a server that has gone without a word is noticed by the first of them."""

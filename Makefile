@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status reset test test-long test-ops test-fuzz check audit sbom restore-drill bench fmt lock clean
+.PHONY: help demo up down status reset test test-long test-ops test-fuzz test-deploy check audit sbom restore-drill bench fmt lock clean
 .SUFFIXES:
 
 help: ## list the targets
@@ -32,10 +32,10 @@ reset: $(INSTALLED) ## stop the stack and delete its data (FORCE=1: do not ask)
 	@$(PY) -m duckmesh.devstack reset $(if $(FORCE),--force)
 
 test: $(INSTALLED) ## run the tests against throw-away servers (ARGS=… is passed to pytest)
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long and not ops and not fuzz" $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long and not ops and not fuzz and not deploy" $(ARGS)
 
 test-long: $(INSTALLED) ## run all tests, soaks and big bodies included
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not ops and not fuzz" $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not ops and not fuzz and not deploy" $(ARGS)
 
 test-ops: $(INSTALLED) ## prove rules, alerts, routes and dashboards with Debian's Prometheus and Alertmanager
 	@sh .ci/ops-packages
@@ -43,6 +43,11 @@ test-ops: $(INSTALLED) ## prove rules, alerts, routes and dashboards with Debian
 
 test-fuzz: $(INSTALLED) ## hold a live API against its OpenAPI document with schemathesis, all checks (FUZZ_SECONDS=…)
 	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m fuzz tests/fuzz $(ARGS)
+
+test-deploy: $(INSTALLED) ## hold deploy/ against its formats, start it as processes, and run the acceptance tests on it, scaled out too
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m deploy tests/deploy $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long" --stack compose tests/acceptance/test_contract_*.py $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long" --stack scaled tests/acceptance/test_contract_*.py $(ARGS)
 
 check: $(INSTALLED) ## lint, format, types, import contracts, migrations, generated pages, DuckDB's functions: what CI runs first
 	$(PY) -m ruff check .
@@ -77,7 +82,7 @@ fmt: $(INSTALLED) ## format the code and write the generated pages anew
 lock: $(INSTALLED) ## resolve requirements/*.in anew into the hashed *.txt
 	$(PY) -m venv .venv/lock
 	.venv/lock/bin/python -m pip install --quiet uv
-	for name in base embedded dev s3test bench audit fuzz; do \
+	for name in base embedded dev s3test deploytest bench audit fuzz; do \
 	  .venv/lock/bin/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-header --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
 	done

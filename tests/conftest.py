@@ -19,6 +19,11 @@ except StackError as exc:
 assert settings.DUCKMESH  # read now, so that pytest-django finds them configured
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which stack the acceptance tests hold against the contract."""
+    parser.addoption("--stack", choices=("embedded", "compose", "scaled"), default="embedded")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """The processes of `-n` start servers of their own, so they must not find these when they begin."""
     if getattr(config.option, "numprocesses", None):

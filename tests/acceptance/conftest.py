@@ -6,14 +6,20 @@ from collections.abc import Iterator
 import pytest
 
 from tests.acceptance.caller import Caller
+from tests.composed import ComposeStack, ScaledStack
 from tests.stack import Stack
 
 SETTINGS = {"DUCKMESH_MAX_RECORDS_PER_REQUEST": "1000", "DUCKMESH_MAX_BODY_BYTES": "1MiB"}
 
 
+STACKS = {"embedded": Stack, "compose": ComposeStack, "scaled": ScaledStack}
+
+
 @pytest.fixture(scope="session")
-def contract_stack() -> Iterator[Stack]:
-    with Stack(settings=SETTINGS, exporting=("worker-materialize", "beat")) as stack:
+def contract_stack(pytestconfig: pytest.Config) -> Iterator[Stack]:
+    """The stack that `--stack` names: that of `make up`, or the one of deploy/compose.yaml, once or scaled out."""
+    kind = STACKS[pytestconfig.getoption("stack")]
+    with kind(settings=SETTINGS, exporting=("worker-materialize", "beat")) as stack:
         yield stack
 
 

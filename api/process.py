@@ -99,6 +99,14 @@ def accept_policy(config: Config) -> AcceptPolicy:
     return AcceptPolicy(limits=limits, staging=Staging(store=object_store(), above_bytes=config.stage_bytes))
 
 
+def stop_waiting() -> None:
+    """Whoever waits in this process for visibility, or for a run, has its answer now, as when the wait runs out."""
+    with _making:
+        if _held.cache_info().currsize:
+            _held().query.barrier.close()
+            _held().runs.stop_waiting()
+
+
 def release() -> None:
     """What was held has ended, with its threads and connections; the next request makes it anew."""
     with _making:

@@ -59,14 +59,18 @@ class RunLine:
         except (TooManyWaiters, Unavailable):
             return False
 
-    def close(self) -> None:
-        """The threads have ended; nobody who waits is kept any longer."""
+    def stop_waiting(self) -> None:
+        """Nobody who waits is kept any longer; pokes go on."""
         with self._changed:
             self._closed = True
             thread = self._thread
             self._changed.notify_all()
         if thread is not None:
             thread.join()
+
+    def close(self) -> None:
+        """The threads have ended; nobody who waits is kept any longer."""
+        self.stop_waiting()
         self._pokes.shutdown()
 
     def _try_to_send(self, run: Poke) -> None:

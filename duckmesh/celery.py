@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import close_old_connections
 from kombu import Queue
 
-from duckmesh import exporting, tracing  # noqa: F401 - what they connect to Celery's signals is what they are for
+from duckmesh import exporting, stopping, tracing  # noqa: F401 - what they connect to Celery's signals is what for
 from duckmesh.kernel.logs import Service
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "duckmesh.settings")

@@ -128,7 +128,9 @@ class Barrier:
         with self._changed:
             latest = max(seen, self._latest.get(tenant_id, 0))
             known = time.monotonic() - self._read_at < STALE_AFTER
-        if latest < token and (self._closed or not known):
+        if latest < token and self._closed:
+            raise Unavailable("This process is stopping; whether the token is visible is not known.", retry_after=1)
+        if latest < token and not known:
             raise Unavailable("The catalog does not answer; whether the token is visible is not known.", retry_after=1)
         return latest
 

@@ -210,6 +210,10 @@ class Stack:
         _, process = self._running[name]
         os.killpg(process.pid, number)
 
+    def tell(self, name: str, number: int) -> None:
+        """The program's first process has got the signal, as whoever keeps it running would send it."""
+        self._running[name][1].send_signal(number)
+
     def pid(self, name: str) -> int:
         """The number of the program's first process."""
         return self._running[name][1].pid

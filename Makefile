@@ -37,9 +37,9 @@ test: $(INSTALLED) ## run the tests against throw-away servers (ARGS=… is pass
 test-long: $(INSTALLED) ## run all tests, soaks and big bodies included
 	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not ops and not fuzz and not deploy" $(ARGS)
 
-test-ops: $(INSTALLED) ## prove rules, alerts, routes and dashboards with Debian's Prometheus and Alertmanager
+test-ops: $(INSTALLED) ## prove rules, alerts, routes, dashboards and runbooks with Debian's Prometheus and Alertmanager
 	@sh .ci/ops-packages
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m ops tests/ops $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m ops tests/ops tests/runbooks $(ARGS)
 
 test-fuzz: $(INSTALLED) ## hold a live API against its OpenAPI document with schemathesis, all checks (FUZZ_SECONDS=…)
 	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m fuzz tests/fuzz $(ARGS)

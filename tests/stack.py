@@ -231,6 +231,10 @@ class Stack:
         program = psutil.Process(process.pid)
         return frozenset({program.pid, *(child.pid for child in program.children())})
 
+    def runs(self, name: str) -> bool:
+        """Whether the program was started and has not ended."""
+        return name in self._running and self._running[name][1].poll() is None
+
     def log(self, name: str) -> Path:
         """The file that holds all the program has written."""
         return self.home.log / f"{name}.log"

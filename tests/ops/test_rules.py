@@ -13,12 +13,7 @@ DEPLOY = ROOT / "deploy"
 RULES = sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))
 TESTS = sorted((DEPLOY / "prometheus" / "tests").glob("*.yml"))
 ALERTMANAGER = DEPLOY / "alertmanager" / "alertmanager.yml"
-RUNBOOKS = {
-    *("stuck-leases", "high-ingest-lag", "snapshot-publish-failures", "consistency-timeouts", "failed-events"),
-    *("compaction-behind", "gc-stopped", "integrity-findings", "restore-from-backup", "object-store-down"),
-    *("postgresql-down-or-full", "redis-lost", "beat-silent", "read-only-mode", "key-compromise"),
-    *("tenant-offboarding", "upgrade-and-rollback", "slow-queries"),
-}
+RUNBOOKS = {path.stem for path in (ROOT / "runbooks").glob("*.md")}
 
 pytestmark = pytest.mark.ops
 

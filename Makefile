@@ -82,7 +82,7 @@ fmt: $(INSTALLED) ## format the code and write the generated pages anew
 lock: $(INSTALLED) ## resolve requirements/*.in anew into the hashed *.txt
 	$(PY) -m venv .venv/lock
 	.venv/lock/bin/python -m pip install --quiet uv
-	for name in base embedded dev s3test deploytest bench audit fuzz; do \
+	for name in base embedded dev s3test deploytest bench audit fuzz otel; do \
 	  .venv/lock/bin/python -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-header --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
 	done

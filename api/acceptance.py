@@ -10,6 +10,7 @@ from catalog.snapshots import first_failure, resolve
 from catalog.tables import TableInfo
 from duckmesh.kernel import metrics
 from duckmesh.kernel.errors import DuckMeshError, Unavailable
+from duckmesh.kernel.telemetry import traced
 from ingest.accept import Accepted, AcceptPolicy, accept
 from ingest.decode.batch import DecodedBatch, DecodeLimits
 from ingest.decode.bodies import decode_body
@@ -75,7 +76,8 @@ class _BodyDecoder:
 def accept_body(*, tenant_id: str, table: str, body: ReceivedBody, policy: IngestPolicy, actor: str) -> "Durable":
     """The records of the body are durable, or none of them is."""
     decode = _BodyDecoder(body=body, limits=policy.limits)
-    accepted = accept(tenant_id=tenant_id, table=table, decode=decode, policy=policy.accept, actor=actor)
+    with traced("accept", tenant_id=tenant_id):
+        accepted = accept(tenant_id=tenant_id, table=table, decode=decode, policy=policy.accept, actor=actor)
     table_id, batch = decode.seen[0]
     metrics.ingest_records.inc(0 if accepted.replayed else accepted.accepted_count)
     metrics.ingest_duplicates.inc(accepted.accepted_count if accepted.replayed else accepted.duplicate_count)

@@ -15,6 +15,7 @@ from django_prometheus.middleware import PrometheusAfterMiddleware
 from api import problems
 from api.parsers import has_unread_body
 from duckmesh.kernel import metrics
+from duckmesh.kernel.telemetry import traced
 from duckmesh.kernel.traces import trace_of
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -36,7 +37,8 @@ class RequestContext:
         request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16) if trace else trace_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
-        response = self._respond(request)
+        with traced("request", parent=request.META.get("HTTP_TRACEPARENT"), method=request.method or ""):
+            response = self._respond(request)
         response["X-Request-ID"] = request_id
         metrics.http_responses.labels(_route(request), _status_class(response.status_code)).inc()
         if response.status_code >= 400 and has_unread_body(request):

@@ -8,6 +8,7 @@ from django.core.management.utils import get_random_secret_key
 
 from duckmesh.kernel.config import ConfigError, load_config
 from duckmesh.kernel.logs import configure_logs
+from duckmesh.kernel.telemetry import TelemetryMissing, export_spans
 
 try:
     DUCKMESH = load_config()
@@ -156,3 +157,7 @@ SPECTACULAR_SETTINGS = {
 
 LOGGING_CONFIG = None
 configure_logs(level=DUCKMESH.log_level, json=DUCKMESH.log_json)
+try:
+    export_spans(endpoint=DUCKMESH.otlp_endpoint)
+except TelemetryMissing as exc:
+    sys.exit(f"duckmesh: {exc}")

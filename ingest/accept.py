@@ -18,6 +18,7 @@ from django.db import InterfaceError, OperationalError
 from catalog.mode import require_writable
 from catalog.tables import LiveTables, TableInfo, live_tables
 from duckmesh.kernel.errors import Conflict, Invalid, NotFound, OutcomeUnknown, Unavailable
+from duckmesh.kernel.telemetry import traced
 from ingest.decode.batch import DecodedBatch
 from ingest.group import TenantQueue, can_share
 from ingest.publishing import (
@@ -140,7 +141,8 @@ def _accept(*, tables: LiveTables, info: TableInfo, batch: DecodedBatch, policy:
     )
     kept = False
     try:
-        accepted = _told(publication, _publish(publication, limits=policy.limits, actor=actor))
+        with traced("publish", tenant_id=info.tenant_id, records=batch.record_count):
+            accepted = _told(publication, _publish(publication, limits=policy.limits, actor=actor))
         kept = accepted.size_bytes > 0
         log.debug("write_accepted", tenant_id=info.tenant_id, table=info.name, token=accepted.max_visibility_token)
         return accepted

@@ -21,6 +21,7 @@ from catalog.tables import live_tables
 from duckmesh.kernel import metrics
 from duckmesh.kernel.errors import Denied, OutcomeUnknown, Unavailable
 from duckmesh.kernel.failpoints import failpoint
+from duckmesh.kernel.telemetry import traced
 from ingest import bus
 from ingest.backlog import FlushPolicy, is_due
 from ingest.bus import Claim, ClaimPolicy
@@ -87,7 +88,8 @@ def _attempt(claim: Claim, *, store: ObjectStore, policy: MaterializePolicy) -> 
         if alone is not None and alone.attempts >= policy.claim.max_attempts:
             # Its workers died with it and could not say why.
             raise RuntimeError("every worker that took the envelope stopped before its lease ran out")
-        snapshot = _publish(claim, store=store, policy=policy)
+        with traced("materialise", tenant_id=claim.tenant_id, envelopes=len(claim.envelopes)):
+            snapshot = _publish(claim, store=store, policy=policy)
     except LeaseLost:
         metrics.claim_retries.labels("lease_lost").inc()
         log.warning("lease_lost", tenant_id=claim.tenant_id, batch_id=claim.batch_id)

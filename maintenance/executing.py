@@ -15,6 +15,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, close_old
 from catalog.mode import is_read_only
 from duckmesh.kernel.errors import JSON, DuckMeshError
 from duckmesh.kernel.failpoints import failpoint
+from duckmesh.kernel.telemetry import traced
 from maintenance.counting import count_end
 from maintenance.errors import FoundProblems, RunCancelled, RunLost, RunPaused
 from maintenance.job import Job, Kind, Workplace
@@ -83,7 +84,8 @@ def execute(*, job: Job, run_id: uuid.UUID, place: Workplace, executor: Executor
     failpoint("run.after_claim")
     with structlog.contextvars.bound_contextvars(run_id=str(run_id)), suppress(RunLost):
         try:
-            ended = _computed(job, run, place, executor)
+            with traced("run", kind=job.kind.value, run_id=str(run_id)):
+                ended = _computed(job, run, place, executor)
         except (OperationalError, InterfaceError) as exc:
             # It is away, or has stopped a statement. What the run has done is in it, and another attempt goes on.
             log.warning("run_lost_its_database", reason=type(exc).__name__)

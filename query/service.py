@@ -22,6 +22,7 @@ from catalog.snapshots import resolve
 from duckmesh.kernel import metrics
 from duckmesh.kernel.clock import rfc3339
 from duckmesh.kernel.errors import DuckMeshError, Unavailable
+from duckmesh.kernel.telemetry import timed, traced
 from query import planner
 from query.audit import AuditEntry, AuditLog
 from query.barrier import Barrier
@@ -245,21 +246,23 @@ def running_query(
         plane.pool.session, tenant_id=asker.tenant_id, tenant_dir=tenant_dir, cancellation=course.cancellation
     )
     with session_of(deadline=timeout) as session:
-        verdict = session.inspect(request.sql)
+        with traced("gate", tenant_id=asker.tenant_id):
+            verdict = session.inspect(request.sql)
         course.queue_ms = session.queue_ms
     read = _settle(request, asker.tenant_id, verdict, plane.barrier, course)
     course.snapshot_id = read.snapshot_id
     # The wait for the token has a timeout of its own.
     deadline = timeout + course.barrier_seconds
-    plan = planner.plan(
-        read,
-        tenant_id=asker.tenant_id,
-        source=plane.source,
-        uses=verdict.uses,
-        params=request.params,
-        now=course.now,
-        deadline=deadline,
-    )
+    with traced("plan", tenant_id=asker.tenant_id):
+        plan = planner.plan(
+            read,
+            tenant_id=asker.tenant_id,
+            source=plane.source,
+            uses=verdict.uses,
+            params=request.params,
+            now=course.now,
+            deadline=deadline,
+        )
     with session_of(deadline=deadline) as session:
         asked = RunRequest(
             sql=request.sql,
@@ -269,7 +272,7 @@ def running_query(
             max_bytes=max_bytes,
             explain=request.explain,
         )
-        with closing(session.start(asked)) as running:
+        with timed("runner", tenant_id=asker.tenant_id), closing(session.start(asked)) as running:
             yield Query(read=read, plan=plan, running=running, deadline=deadline)
     metrics.query_scanned_files.observe(plan.files)
     metrics.query_scanned_bytes.observe(plan.size_bytes)
@@ -309,12 +312,13 @@ def _settle(request: QueryRequest, tenant_id: str, verdict: Verdict, barrier: Ba
     planner.check(read, names=verdict.tables)  # what is wrong now needs no waiting for
     began = time.perf_counter()
     try:
-        barrier.wait(
-            tenant_id=tenant_id,
-            token=token,
-            timeout=request.consistency_timeout_ms / 1_000,
-            cancellation=course.cancellation,
-        )
+        with traced("barrier", tenant_id=tenant_id):
+            barrier.wait(
+                tenant_id=tenant_id,
+                token=token,
+                timeout=request.consistency_timeout_ms / 1_000,
+                cancellation=course.cancellation,
+            )
     finally:
         course.barrier_seconds = time.perf_counter() - began
     read = _read(tenant_id, verdict, None, token)

@@ -365,6 +365,11 @@ class Config(BaseModel):
     compaction_threads: Count = Field(2, description="DuckDB's threads in one compaction.")
 
     # Seeing
+    otlp_endpoint: Annotated[str, _url("http", "https")] | None = Field(
+        None,
+        description="Collector of OpenTelemetry that gets spans over HTTP, such as `http://127.0.0.1:4318`. Needs the"
+        " packages of requirements/otel.txt. Default: no spans.",
+    )
     metrics_tenant_labels: bool = Field(
         False, description="Label the gauges of /v1/metrics with tenant names; the page needs no key."
     )

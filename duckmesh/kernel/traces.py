@@ -20,8 +20,14 @@ _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 
 def trace_of(traceparent: object) -> str | None:
     """The trace that the header names; None if there is none, or it is not well formed."""
+    found = span_of(traceparent)
+    return found[0] if found else None
+
+
+def span_of(traceparent: object) -> tuple[str, str] | None:
+    """The trace and the span that the header names; None as above."""
     found = _TRACEPARENT.fullmatch(traceparent) if isinstance(traceparent, str) else None
-    return found[1] if found else None
+    return (found[1], found[2]) if found else None
 
 
 def current_trace() -> str | None:

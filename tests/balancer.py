@@ -35,8 +35,16 @@ def _accept(listener: socket.socket, instances: Sequence[Address], order: Iterat
         if server is None:
             client.close()
             continue
-        for source, target in ((client, server), (server, client)):
-            threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+        threading.Thread(target=_join, args=(client, server), daemon=True).start()
+
+
+def _join(client: socket.socket, server: socket.socket) -> None:
+    """Both hear each other until neither has more to say."""
+    with client, server:
+        back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+        back.start()
+        _pump(client, server)
+        back.join()
 
 
 def _connected(instances: Sequence[Address]) -> socket.socket | None:
@@ -47,7 +55,7 @@ def _connected(instances: Sequence[Address]) -> socket.socket | None:
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
-    """What one says the other hears, to its end; an end is an end for both directions once both have it."""
+    """What one says the other hears, to its end."""
     source.settimeout(None)
     with suppress(OSError):
         while data := source.recv(65_536):

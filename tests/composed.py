@@ -9,6 +9,7 @@ import re
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -110,6 +111,14 @@ class ComposeStack(Stack):
         assert kind == "CMD"
         return subprocess.run(self._argv(name, argv), env=self.environ(name), cwd=ROOT, check=False).returncode == 0
 
+    def await_healthy(self, name: str, *, seconds: float = 120) -> None:
+        """Its health check says so."""
+        deadline = time.monotonic() + seconds
+        while not self.healthy(name):
+            self.check(name)
+            assert time.monotonic() < deadline, name
+            time.sleep(0.2)
+
     def environ(self, name: str = "") -> dict[str, str]:
         """The image's environment, the operator's deploy/duckmesh.env, and the service's own."""
         given = self._service(name or "migrate")["environment"]
@@ -167,6 +176,8 @@ class ScaledStack(ComposeStack):
         instances = [(LOOPBACK, self._port(name, "api")) for name in ("api", "api-2")]
         self._front = self._outside.enter_context(balanced(instances))
         super()._start()
+        for name in self.names:
+            self.await_healthy(name)
 
     @property
     def base_url(self) -> str:

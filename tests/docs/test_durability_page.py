@@ -88,7 +88,7 @@ def _recover(lake: Lake, first: Cluster, second: Cluster, places: Mapping[str, P
     first.start()
     with first.serving():
         assert standing() == Standing.KNOWN
-        shell(placed(block("pg_verifybackup"), places), SOURCE=source(first))
+        shell(placed(block("-D /base/today"), places), SOURCE=source(first))
         write_ids(tenant_id, "a", "b")
         lake.materialize(tenant_id)
         known = latest_issued_token(tenant_id=tenant_id)

@@ -7,6 +7,9 @@ from datetime import timedelta
 PATTERN = r"^\s*\d+(\.\d+)?(ms|s|m|h|d|)\s*$"
 """What `span` reads, for documents."""
 
+LONGEST = timedelta(days=36_525)
+"""A hundred years: what is longer cannot be counted back from now everywhere, and nobody means it."""
+
 _SECONDS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -23,7 +26,10 @@ def span(text: str) -> timedelta:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text.strip())
     if not match:
         raise ValueError("needs a duration such as 500ms, 30s, 5m, 2h or 7d (a bare number is seconds)")
-    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > LONGEST.total_seconds():
+        raise ValueError("needs a duration of at most a hundred years")
+    return timedelta(seconds=seconds)
 
 
 def spelled(length: timedelta) -> str:

@@ -115,3 +115,10 @@ def test_ladder_is_read_as_it_is_written() -> None:
 def test_ladder_that_does_not_grow_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         ladder(text)
+
+
+@pytest.mark.parametrize("text", ["8436578393640.2d", "36526d", "1" * 400])
+def test_a_span_that_no_clock_can_count_is_refused(text: str) -> None:
+    assert span("36525d") == timedelta(days=36525)
+    with pytest.raises(ValueError, match="hundred years"):
+        span(text)

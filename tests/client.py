@@ -110,6 +110,12 @@ class Client:
         ]
         document = {"records": records, "wait_for_visibility": wait, "visibility_timeout_ms": 20_000}
         headers = {} if request_key is None else {"Idempotency-Key": request_key}
+        return self.send(table, document, sent=sent, headers=headers)
+
+    def send(
+        self, table: str, document: object, *, sent: Sequence[Sent], headers: Mapping[str, str] | None = None
+    ) -> Ack:
+        """One request to write, with whatever body; it is recorded as these records."""
         begun = self._recorder.began_ingest(tenant=self._tenant, table=table, records=sent)
         with self._recorded(begun):
             ack = _ack(self.call("POST", f"/v1/ingest/{table}", document, headers=headers))

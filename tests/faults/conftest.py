@@ -1,7 +1,7 @@
 """One stack for the tests of this directory, with leases so short that they run out while a test looks on."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,9 +16,9 @@ SETTINGS = {"DUCKMESH_LEASE": "2s", "DUCKMESH_RUN_LEASE": "2s", "DUCKMESH_FLUSH_
 _numbers = itertools.count(1)
 
 
-def make_stack(**settings: str) -> Stack:
+def make_stack(*, programs: Sequence[str] = PROGRAMS, **settings: str) -> Stack:
     """A stack whose PostgreSQL keeps what it has acknowledged when it is stopped at once."""
-    stack = Stack(programs=PROGRAMS, settings={**SETTINGS, **settings}, exporting=("worker-materialize",))
+    stack = Stack(programs=programs, settings={**SETTINGS, **settings}, exporting=("worker-materialize",))
     stack.postgres = replace(stack.postgres, settings={**THROW_AWAY, "synchronous_commit": "on"})
     return stack
 

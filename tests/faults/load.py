@@ -24,14 +24,21 @@ class Load:
     """
 
     def __init__(
-        self, client: Client, *tables: str, writers: int = 3, readers: int = 1, batch: int = 3, pause: float = 0.02
+        self,
+        client: Client,
+        *tables: str,
+        writers: int = 3,
+        readers: int = 1,
+        batch: int = 3,
+        pause: float = 0.02,
+        seconds: float = MOST_SECONDS,
     ) -> None:
         self._client = client
         self._tables = tables
         self._batch = batch
         self._pause = pause
         self._ending = threading.Event()
-        self._deadline = time.monotonic() + MOST_SECONDS
+        self._deadline = time.monotonic() + seconds
         self._lock = threading.Lock()
         self._names = [f"{tables[0]}-w{number}" for number in range(writers)]
         self._readers = readers
@@ -108,6 +115,10 @@ class Load:
                 self._client.read(*self._tables, min_token=self.token if number % 2 else None, seconds=5)
                 self._count("read")
             except Lost:
+                self._count("unread")
+            except Refused as exc:
+                if exc.status != 429:
+                    raise
                 self._count("unread")
             time.sleep(5 * self._pause)
 

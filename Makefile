@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status reset test test-long test-ops test-fuzz test-deploy check audit sbom restore-drill bench fmt lock clean
+.PHONY: help demo up down status reset test test-long test-ops test-runbooks test-fuzz test-deploy check audit sbom restore-drill bench fmt lock clean
 .SUFFIXES:
 
 help: ## list the targets
@@ -32,14 +32,18 @@ reset: $(INSTALLED) ## stop the stack and delete its data (FORCE=1: do not ask)
 	@$(PY) -m duckmesh.devstack reset $(if $(FORCE),--force)
 
 test: $(INSTALLED) ## run the tests, two files at a time, against throw-away servers (ARGS=… is passed to pytest)
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -n 2 --dist loadfile -m "not long and not ops and not fuzz and not deploy" $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -n 2 --dist loadfile -m "not long and not ops and not runbooks and not fuzz and not deploy" $(ARGS)
 
 test-long: $(INSTALLED) ## run all tests, soaks and big bodies included
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not ops and not fuzz and not deploy" $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not ops and not runbooks and not fuzz and not deploy" $(ARGS)
 
-test-ops: $(INSTALLED) ## prove rules, alerts, routes, dashboards and runbooks with Debian's Prometheus and Alertmanager
+test-ops: $(INSTALLED) ## prove rules, alerts, routes and dashboards with Debian's Prometheus and Alertmanager
 	@sh .ci/ops-packages
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m ops tests/ops tests/runbooks $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m ops tests/ops $(ARGS)
+
+test-runbooks: $(INSTALLED) ## break a stack in each way that a runbook is about, and follow its page
+	@sh .ci/ops-packages
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m runbooks tests/runbooks $(ARGS)
 
 test-fuzz: $(INSTALLED) ## hold a live API against its OpenAPI document with schemathesis, all checks (FUZZ_SECONDS=…)
 	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m fuzz tests/fuzz $(ARGS)

@@ -1,6 +1,7 @@
 """Before anything of Django is read, the test run gets its own servers."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -35,3 +36,11 @@ def nobodys_store() -> Iterator[None]:
     """Each test's catalog is a new one, so the store in the home, which they share, belongs to none of them."""
     yield
     (settings.DUCKMESH.home / "objects" / "_duckmesh" / "owner.json").unlink(missing_ok=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_held() -> Iterator[None]:
+    """Threads that a file's requests have started in this process end with it: the next may not use the database."""
+    yield
+    if (process := sys.modules.get("api.process")) is not None:
+        process.release()

@@ -54,7 +54,9 @@ def repeated(function: Callable[[], object]) -> Iterator[None]:
         working.result()
 
 
-@pytest.mark.parametrize("backups", [1, pytest.param(8, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("backups", [1, 8])
 def test_every_acknowledged_row_is_in_the_backup_and_readable(tmp_path: Path, backups: int) -> None:
     lake, root = Lake(tmp_path / "lake"), tmp_path / "backups"
     tenant_id = make_tenant()

@@ -10,7 +10,7 @@ from tests.ops.conftest import wait_until
 from tests.runbooks.conftest import SETTLE_SECONDS, Operator
 from tests.runbooks.pages import names
 
-pytestmark = [pytest.mark.ops, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.runbooks, pytest.mark.timeout(600)]
 
 
 def test_failed_events(operator: Operator) -> None:

@@ -30,9 +30,7 @@ class CountingCursor(psycopg2.extensions.cursor):
         try:
             super().execute(*args, **kwargs)
         except Exception as exc:
-            db.errors_total.labels(*_LABELS, type(exc).__name__).inc()
-            if getattr(exc, "pgcode", None) == SERVER_CHANGED:
-                raise server_changed() from exc
+            _failed(exc)
             raise
         finally:
             _duration.observe(time.perf_counter() - began)
@@ -45,12 +43,17 @@ class CountingCursor(psycopg2.extensions.cursor):
         try:
             super().executemany(query, vars_list)
         except Exception as exc:
-            db.errors_total.labels(*_LABELS, type(exc).__name__).inc()
-            if getattr(exc, "pgcode", None) == SERVER_CHANGED:
-                raise server_changed() from exc
+            _failed(exc)
             raise
         finally:
             _duration.observe(time.perf_counter() - began)
+
+
+def _failed(exc: Exception) -> None:
+    """The failure of a statement is counted. Raises `CatalogServerChanged` if that is what it was."""
+    db.errors_total.labels(*_LABELS, type(exc).__name__).inc()
+    if getattr(exc, "pgcode", None) == SERVER_CHANGED:
+        raise server_changed() from exc
 
 
 class DatabaseWrapper(base.DatabaseWrapper):

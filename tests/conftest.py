@@ -31,6 +31,18 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def same_environment() -> Iterator[None]:
+    """What a file leaves in the environment, each program that a later file of this process starts would see."""
+    before = _environment()
+    yield
+    assert _environment() == before, "this file changed the environment of those after it: use monkeypatch.setenv"
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
 @pytest.fixture(autouse=True)
 def nobodys_store() -> Iterator[None]:
     """Each test's catalog is a new one, so the store in the home, which they share, belongs to none of them."""

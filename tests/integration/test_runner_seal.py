@@ -1,7 +1,6 @@
 """The kernel's walls, tried by code that no gate has looked at: each child seals itself and then does its worst."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,13 +78,10 @@ def test_a_sealed_process_has_its_own_files_and_nothing_else(lake: Lake, tmp_pat
     assert CANARY not in child.stdout
 
 
-def test_no_secret_of_the_service_is_in_a_zygotes_environment() -> None:
-    os.environ["DUCKMESH_SECRET_KEY"] = CANARY
-    try:
-        with running_zygote() as zygote:
-            environment = Path(f"/proc/{zygote.process.pid}/environ").read_bytes()
-    finally:
-        del os.environ["DUCKMESH_SECRET_KEY"]
+def test_no_secret_of_the_service_is_in_a_zygotes_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUCKMESH_SECRET_KEY", CANARY)
+    with running_zygote() as zygote:
+        environment = Path(f"/proc/{zygote.process.pid}/environ").read_bytes()
     assert CANARY.encode() not in environment
     assert b"DUCKMESH" not in environment
 

@@ -1,6 +1,6 @@
 """What an acknowledgement rests on in PostgreSQL: that a commit survives a crash, and what survives a lost server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from django.db import connection
@@ -34,6 +34,32 @@ def durability() -> Verdict:
     if checksums == "off":
         return odd("PostgreSQL keeps no checksums of its pages: damage of the disk is not noticed.", **measured)
     return well("A committed transaction survives a crash of PostgreSQL.", **measured)
+
+
+# What each may be, so that no line of the log holds a value. DDL holds none.
+_UNTOLD: Mapping[str, tuple[str, ...]] = {
+    "log_min_error_statement": ("panic",),
+    "log_error_verbosity": ("terse",),  # a DETAIL holds the row
+    "log_min_duration_statement": ("-1",),
+    "log_min_duration_sample": ("-1",),
+    "log_transaction_sample_rate": ("0",),
+    "log_statement": ("none", "ddl"),
+}
+
+
+def log() -> Verdict:
+    """PostgreSQL writes no statement of ours to its log: the driver puts what tenants have written into them."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name, current_setting(name) FROM unnest(%s) AS name", [list(_UNTOLD)])
+        measured = dict(cursor.fetchall())
+    telling = [f"{name} = {value}" for name, value in measured.items() if value not in _UNTOLD[name]]
+    if telling:
+        return odd(
+            "PostgreSQL's log may hold what tenants have written, because statements are logged with their values:"
+            f" {', '.join(telling)}. What to set is in docs/security.md.",
+            **measured,
+        )
+    return well("PostgreSQL logs no statement, and so nothing of what tenants have written.", **measured)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ def checks(config: Config, *, objects: ObjectStore, guard: GuardPolicy) -> list[
     listed = (
         ("postgresql_clock", sql, down, clocks.postgresql),
         ("postgresql_durability", sql, down, postgresql.durability),
+        ("postgresql_log", sql, down, postgresql.log),
         ("postgresql_copies", sql, "restore-from-backup", catalog.copies),
         ("postgresql_connections", sql, down, postgresql.connections(config)),
         ("postgresql_programs", sql, "restore-from-backup", postgresql.programs(programs)),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from duckmesh.devstack.postgres import SETTINGS
 from duckmesh.kernel.config import PREFIX, ROOT, Config
 from tests import compose
 from tests.deploy.conftest import Tool
@@ -100,6 +101,15 @@ def test_every_setting_that_the_file_names_is_one(document: dict[str, Any]) -> N
     for service in document["services"].values():
         given = {name for name in service.get("environment", {}) if name.startswith(PREFIX)}
         assert given <= known
+
+
+def test_postgresql_logs_no_statement(document: dict[str, Any]) -> None:
+    said = dict(word.split("=") for word in document["services"]["postgres"]["command"] if "=" in word)
+    logging = {
+        name: value for name, value in SETTINGS.items() if name in ("log_min_error_statement", "log_error_verbosity")
+    }
+    assert len(logging) == 2
+    assert logging.items() <= said.items()
 
 
 def test_every_service_has_a_health_check_and_comes_back(document: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ def test_command_tells_every_check_and_ends_with_1_when_one_fails(capsys: pytest
     assert "3 checks failed: postgresql_durability, beat, workers." in err
     assert document["status"] == "failed"
     assert {name: each["state"] for name, each in found.items() if each["state"] != "ok"} == ILL_HERE
-    assert len(found) == 20
+    assert len(found) == 21
     assert found["postgresql_durability"]["runbook"] == "runbooks/postgresql-down-or-full.md"
     assert found["redis"]["runbook"] == ""
     assert keys(object_store()) == []  # type: ignore[arg-type]
@@ -181,6 +181,31 @@ def test_setting_that_loses_acknowledged_writes_is_refused() -> None:
             assert "synchronous_commit is off" in postgresql.durability().message
         finally:
             cursor.execute("SET synchronous_commit = on")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("log_min_error_statement", "error"),
+        ("log_error_verbosity", "default"),
+        ("log_min_duration_statement", "1s"),
+        ("log_min_duration_sample", "1s"),
+        ("log_transaction_sample_rate", "0.5"),
+        ("log_statement", "mod"),
+    ],
+)
+def test_server_that_would_log_what_tenants_write_is_told(setting: str, value: str) -> None:
+    assert postgresql.log().state == State.OK
+    with connection.cursor() as cursor:
+        cursor.execute("SET log_statement = 'ddl'")
+        assert postgresql.log().state == State.OK
+        cursor.execute(f"SET {setting} = '{value}'")
+        try:
+            verdict = postgresql.log()
+        finally:
+            cursor.execute(f"RESET log_statement; RESET {setting}")
+    assert verdict.state == State.WARNING
+    assert f": {setting} = {value}. What to set is in docs/security.md." in verdict.message
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models.functions import Now
 
 from catalog.errors import ReadOnly
+from catalog.incidents import record_incident
 from catalog.models import IncidentAudit, ServiceMode
 from duckmesh.kernel.errors import Unavailable
 
@@ -68,7 +69,8 @@ def set_mode(*, mode: ServiceMode.Mode, reason: str, actor: str) -> ModeInfo:
         if row.mode == mode:
             return service_mode()
         ServiceMode.objects.update(mode=mode, reason=reason, changed_by=actor, since=Now())
-        IncidentAudit.objects.create(
+        record_incident(
+            tenant_id=None,
             kind="service_mode_changed",
             severity=IncidentAudit.Severity.WARNING,
             message=f"The service is in the mode {mode.value}.",

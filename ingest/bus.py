@@ -15,6 +15,7 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Least, Now
 
+from catalog.incidents import record_incident
 from catalog.models import IncidentAudit, Snapshot
 from catalog.pins import RESERVED_PREFIX, release_hold
 from catalog.publish import IDLE_LIMIT, publish_snapshot
@@ -330,7 +331,7 @@ def nack(claim: Claim, *, error: str, reason: str, policy: ClaimPolicy) -> None:
     )
     if claim.restore is not None:
         release_hold(tenant_id=claim.tenant_id, name=hold_of(event.event_id))
-    IncidentAudit.objects.create(
+    record_incident(
         tenant_id=claim.tenant_id,
         kind="ingest_event_failed",
         severity=IncidentAudit.Severity.ERROR,

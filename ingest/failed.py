@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from django.db import connection, transaction
 
+from catalog.incidents import record_incident
 from catalog.mode import require_writable
 from catalog.models import IncidentAudit
 from duckmesh.kernel.errors import Conflict
@@ -130,7 +131,7 @@ def _leave_failed(tenant_id: str, event_id: int, *, state: IngestEvent.State, **
 
 
 def _record(event: FailedEvent, *, deed: str, actor: str) -> None:
-    IncidentAudit.objects.create(
+    record_incident(
         tenant_id=event.tenant_id,
         kind=f"ingest_event_{deed}",
         severity=IncidentAudit.Severity.WARNING,

@@ -22,6 +22,8 @@ class IncidentAudit(models.Model):
     message = models.TextField()
     context: "models.JSONField[dict[str, Any], dict[str, Any]]" = models.JSONField(default=dict)
     created_at = models.DateTimeField(db_default=Now())
+    # The trace in whose work it came to be, as in the logs; empty of what a command did.
+    trace_id = models.CharField(max_length=32, blank=True, default="", db_default="")
 
     class Meta:
         db_table = "incident_audit"

@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 from catalog.models import IncidentAudit, Snapshot
 from catalog.publish import publish_snapshot
 from catalog.snapshots import first_failure, resolve, visible_tokens
+from duckmesh.kernel.traces import working_for
 from ingest import bus
 from ingest.bus import Claim
 from ingest.errors import LeaseLost
@@ -263,14 +264,16 @@ def test_claims_grow_again_after_success(tenant_id: str) -> None:
 
 def test_envelope_that_used_up_its_attempts_is_set_aside_and_named(tenant_id: str) -> None:
     twice = replace(CLAIM, max_attempts=2)
-    for _ in range(2):
-        bus.nack(taken(tenant_id, max_envelopes=1), error="ValueError", reason="broken", policy=twice)
+    with working_for(["a" * 32, "b" * 32]):
+        for _ in range(2):
+            bus.nack(taken(tenant_id, max_envelopes=1), error="ValueError", reason="broken", policy=twice)
     failed = IngestEvent.objects.get(tenant_id=tenant_id, state="failed")
     assert (failed.first_token, failed.attempts) == (1, 2)
     assert failed.error == {"error": "ValueError", "reason": "broken"}
     assert visible_tokens(tenant_ids=[tenant_id]) == {tenant_id: 1}, "the watermark goes on past it"
     (incident,) = IncidentAudit.objects.filter(tenant_id=tenant_id)
     assert (incident.kind, incident.severity) == ("ingest_event_failed", "error")
+    assert incident.trace_id == "a" * 32
     assert incident.context["event_id"] == failed.event_id
     assert IngestPayload.objects.filter(event_id=failed.event_id).exists(), "it can be replayed"
     assert tokens(taken(tenant_id)) == [2]

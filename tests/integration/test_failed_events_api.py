@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from catalog.models import IncidentAudit
 from ingest.models import IngestPayload
 from tests.factories import make_table, make_tenant
 from tests.http import bearer, make_key, problem_of
@@ -16,6 +17,7 @@ from tests.serving import query_runners, serving, worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+TRACE = "7" * 32
 COUNT = "SELECT count(*) FROM events"
 
 
@@ -38,7 +40,7 @@ class Caller:
         self.tenant_id = make_tenant()
         for name in ("events", "other"):
             make_table(tenant_id=self.tenant_id, name=name)
-        self.headers = bearer(make_key(self.tenant_id))
+        self.headers = bearer(make_key(self.tenant_id)) | {"traceparent": f"00-{TRACE}-{'1' * 16}-01"}
 
     # `Any` below: Django's test response; its stubs have no one type for it.
     def call(self, method: str, path: str, body: object = None) -> Any:
@@ -109,6 +111,7 @@ def test_discarded_write_is_passed_by_barriers_and_can_be_sent_again(caller: Cal
     problem_of(caller.query(COUNT, token), 409, "INGEST_FAILED")
     discarded = caller.call("DELETE", f"/v1/failed-events/{failed_id}")
     assert (discarded.status_code, discarded.content) == (204, b"")
+    assert IncidentAudit.objects.get(kind="ingest_event_discarded").trace_id == TRACE
     assert caller.query(COUNT, token).json()["rows"] == [[0]]
     with worker(caller.tenant_id):
         again = caller.send("a", wait=True).json()

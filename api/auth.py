@@ -28,13 +28,16 @@ class ApiKeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer KEY`, or `X-API-Key: KEY`."""
 
     def authenticate(self, request: Request) -> tuple[Principal, None] | None:
-        """The key's principal; None if no key came; `Unauthenticated` if one came that opens nothing."""
+        """The key's principal; None if no key came; `Unauthenticated` if one came that opens nothing.
+
+        `TenantSuspended` if only its tenant's suspension keeps it from opening.
+        """
         key = sent_key(request)
         if key is None:
             return None
         principal = authenticate(key, clock.now())
         if principal is None:
-            raise Unauthenticated("The API key opens nothing: unknown, revoked or expired, or its tenant is suspended.")
+            raise Unauthenticated("The API key opens nothing: it is unknown, revoked or expired.")
         structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id)
         return principal, None
 

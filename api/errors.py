@@ -5,10 +5,16 @@ from query.errors import ConsistencyTimeout
 
 
 class Unauthenticated(Denied):
-    """No key came with the request, or it opens nothing: unknown, revoked, expired, or its tenant is suspended."""
+    """No key came with the request, or it opens nothing: unknown, revoked or expired."""
 
     code = "UNAUTHENTICATED"
     status = 401
+
+
+class TenantSuspended(Denied):
+    """An operator has suspended the key's tenant: none of its requests is served. What it has written is kept."""
+
+    code = "TENANT_SUSPENDED"
 
 
 class ApiKeyNotFound(NotFound):

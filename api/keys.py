@@ -14,7 +14,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 from django.utils.crypto import constant_time_compare, salted_hmac
 
-from api.errors import ApiKeyNotFound
+from api.errors import ApiKeyNotFound, TenantSuspended
 from api.models import ApiKey, Role
 from catalog.errors import TenantNotFound
 from catalog.models import Tenant
@@ -62,7 +62,8 @@ class _Known:
     principal: Principal
     key_hash: str
     expires_at: datetime | None
-    opens: bool
+    revoked: bool
+    suspended: bool
     read_at: datetime
 
 
@@ -110,7 +111,26 @@ def revoke_api_key(*, key_id: str) -> None:
 
 
 def authenticate(key: str, now: datetime) -> Principal | None:
-    """Whom `key` speaks for, or None if it opens nothing (which is an answer here, not a failure)."""
+    """Whom `key` speaks for, or None if it opens nothing (which is an answer here, not a failure).
+
+    Raises `TenantSuspended` if it would open, were its tenant not suspended.
+    """
+    known = _recognise(key, now)
+    if known is not None and known.suspended:
+        raise TenantSuspended(
+            "The key's tenant is suspended: an operator has stopped its requests. What it has written is kept.",
+            tenant_id=known.principal.tenant_id,
+        )
+    return known.principal if known is not None else None
+
+
+def owner_of(key: str, now: datetime) -> str | None:
+    """The tenant that `key` belongs to, suspended or not; None if it is unknown, revoked or expired."""
+    known = _recognise(key, now)
+    return known.principal.tenant_id if known is not None else None
+
+
+def _recognise(key: str, now: datetime) -> _Known | None:
     kind, _, rest = key[:_LONGEST_KEY].partition("_")
     key_id, _, secret = rest.partition("_")
     if kind != "dm" or len(key_id) != _ID_LENGTH or not key_id.isalnum() or not key_id.isascii():
@@ -118,11 +138,11 @@ def authenticate(key: str, now: datetime) -> Principal | None:
     known = _look_up(key_id, now)
     # An unknown id costs the same comparison as a wrong secret.
     matches = constant_time_compare(_hash(secret), known.key_hash if known else "0" * 64)
-    if known is None or not matches or not known.opens:
+    if known is None or not matches or known.revoked:
         return None
     if known.expires_at is not None and known.expires_at <= now:
         return None
-    return known.principal
+    return known
 
 
 def _look_up(key_id: str, now: datetime) -> _Known | None:
@@ -144,7 +164,8 @@ def _look_up(key_id: str, now: datetime) -> _Known | None:
         principal=Principal(tenant_id=tenant_id, key_id=key_id, roles=frozenset(roles)),
         key_hash=key_hash,
         expires_at=expires_at,
-        opens=revoked_at is None and tenant_state == Tenant.State.ACTIVE,
+        revoked=revoked_at is not None,
+        suspended=tenant_state != Tenant.State.ACTIVE,
         read_at=now,
     )
     if len(_known) >= CACHED_KEYS:

@@ -85,6 +85,10 @@ def _of(used: int, bound: int) -> str:
     return f"{used:,} of {f'{bound:,}' if bound else 'any number'}"
 
 
+def _actor(request: HttpRequest) -> str:
+    return f"admin:{request.user.get_username()}"
+
+
 @admin.register(Tenant)
 class TenantAdmin(TenantModelAdmin):
     """Tenants, with what may be done to them: nothing of a tenant is ever deleted here."""
@@ -130,7 +134,7 @@ class TenantAdmin(TenantModelAdmin):
     # `Any`: the form's fields are whatever they hold.
     def save_model(self, request: HttpRequest, obj: Tenant, form: Any, change: bool) -> None:
         """A new tenant comes from the service, so that its snapshot 0 exists; so do limits, with who set them."""
-        actor = f"admin:{request.user.get_username()}"
+        actor = _actor(request)
         if change:
             obj.save(update_fields=["name"])
         else:
@@ -142,7 +146,7 @@ class TenantAdmin(TenantModelAdmin):
     def suspend(self, request: HttpRequest, chosen: QuerySet[Tenant]) -> None:
         """The chosen tenants' keys open nothing, within a second."""
         for tenant in chosen:
-            suspend_tenant(tenant_id=tenant.tenant_id)
+            suspend_tenant(tenant_id=tenant.tenant_id, reason="", actor=_actor(request))
             self.log_change(request, tenant, "Suspended.")
         self.message_user(request, f"Tenants suspended: {len(chosen)}.", messages.SUCCESS)
 
@@ -150,7 +154,7 @@ class TenantAdmin(TenantModelAdmin):
     def resume(self, request: HttpRequest, chosen: QuerySet[Tenant]) -> None:
         """The chosen tenants' keys open again."""
         for tenant in chosen:
-            resume_tenant(tenant_id=tenant.tenant_id)
+            resume_tenant(tenant_id=tenant.tenant_id, reason="", actor=_actor(request))
             self.log_change(request, tenant, "Resumed.")
         self.message_user(request, f"Tenants resumed: {len(chosen)}.", messages.SUCCESS)
 
@@ -216,5 +220,5 @@ class ServiceModeAdmin(ModelAdmin):
         set_mode(
             mode=ServiceMode.Mode(chosen["mode"]),
             reason=chosen["reason"],
-            actor=f"admin:{request.user.get_username()}",
+            actor=_actor(request),
         )

@@ -7,7 +7,8 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 
 from catalog.errors import TenantExists, TenantNotFound
-from catalog.models import Snapshot, Tenant, TenantCatalog
+from catalog.incidents import record_incident
+from catalog.models import IncidentAudit, Snapshot, Tenant, TenantCatalog
 from duckmesh.kernel.errors import Invalid
 
 log = structlog.get_logger(__name__)
@@ -44,20 +45,35 @@ def create_tenant(*, tenant_id: str, name: str = "", actor: str = "operator") ->
     return tenant
 
 
-def suspend_tenant(*, tenant_id: str) -> None:
-    """No key of the tenant opens anything until it is resumed; its data stay."""
-    _set_state(tenant_id, Tenant.State.SUSPENDED)
+def suspend_tenant(*, tenant_id: str, reason: str, actor: str) -> None:
+    """No key of the tenant opens anything, within a second and until it is resumed.
+
+    Its data stay, and what it was acknowledged still becomes visible. Nothing changes if it is suspended already.
+    """
+    _set_state(tenant_id, Tenant.State.SUSPENDED, reason=reason, actor=actor)
 
 
-def resume_tenant(*, tenant_id: str) -> None:
+def resume_tenant(*, tenant_id: str, reason: str, actor: str) -> None:
     """The tenant's keys open again."""
-    _set_state(tenant_id, Tenant.State.ACTIVE)
+    _set_state(tenant_id, Tenant.State.ACTIVE, reason=reason, actor=actor)
 
 
-def _set_state(tenant_id: str, state: Tenant.State) -> None:
-    if not Tenant.objects.filter(tenant_id=tenant_id).update(state=state):
-        raise TenantNotFound(f"There is no tenant {tenant_id}.", tenant_id=tenant_id)
-    log.info("tenant_state_changed", tenant_id=tenant_id, state=state.value)
+@transaction.atomic
+def _set_state(tenant_id: str, state: Tenant.State, *, reason: str, actor: str) -> None:
+    if not Tenant.objects.filter(tenant_id=tenant_id).exclude(state=state).update(state=state):
+        if not Tenant.objects.filter(tenant_id=tenant_id).exists():
+            raise TenantNotFound(f"There is no tenant {tenant_id}.", tenant_id=tenant_id)
+        return
+    record_incident(
+        tenant_id=tenant_id,
+        kind="tenant_state_changed",
+        severity=IncidentAudit.Severity.WARNING,
+        message=f"The tenant is {state.value}.",
+        context={"state": state.value, "reason": reason, "actor": actor},
+    )
+    transaction.on_commit(
+        lambda: log.info("tenant_state_changed", tenant_id=tenant_id, state=state.value, reason=reason, actor=actor)
+    )
 
 
 def raise_ddl_version(*, tenant_id: str) -> None:

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connections
 
-from api.keys import authenticate, create_api_key
+from api.keys import create_api_key, owner_of
 from api.models import Role
 from catalog.models import Tenant
 from catalog.tenants import create_tenant
@@ -33,8 +33,7 @@ def _first_tenant(home: Home, *, base_url: str) -> Credentials:
     if not Tenant.objects.filter(tenant_id=TENANT).exists():
         create_tenant(tenant_id=TENANT, name="Demonstration")
     key = read_json(home.credentials).get("api_key")
-    known = authenticate(key, clock.now()) if key else None
-    if key is None or known is None or known.tenant_id != TENANT:
+    if key is None or owner_of(key, clock.now()) != TENANT:
         key = create_api_key(tenant_id=TENANT, name="First key", roles=Role.values, actor="make up").api_key
     text = json.dumps({"base_url": base_url, "tenant_id": TENANT, "api_key": key}, indent=2)
     write_private(home.credentials, text + "\n")

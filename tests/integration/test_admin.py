@@ -8,6 +8,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.test import Client
 
+from api.errors import TenantSuspended
 from api.keys import CACHE_FOR, authenticate
 from api.models import ApiKey
 from catalog.definition import parse_definition
@@ -64,7 +65,8 @@ def test_a_tenant_is_made_with_its_snapshot_0_then_suspended_and_resumed(operato
     key, now = make_key("acme", "query_reader"), clock.now()
     assert authenticate(key, now) is not None
     submit(operator, "/admin/catalog/tenant/", action="suspend", _selected_action="acme")
-    assert authenticate(key, now + CACHE_FOR) is None
+    with pytest.raises(TenantSuspended):
+        authenticate(key, now + CACHE_FOR)
     submit(operator, "/admin/catalog/tenant/", action="resume", _selected_action="acme")
     assert authenticate(key, now + 2 * CACHE_FOR) is not None
 

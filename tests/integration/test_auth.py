@@ -10,7 +10,8 @@ from django.urls import path
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api.keys import CACHE_FOR, authenticate, create_api_key, revoke_api_key
+from api.errors import TenantSuspended
+from api.keys import CACHE_FOR, authenticate, create_api_key, owner_of, revoke_api_key
 from api.models import ApiKey
 from api.views.base import Endpoint
 from catalog.errors import TenantNotFound
@@ -115,10 +116,20 @@ def test_the_keys_of_a_suspended_tenant_stop_and_start_again(tenant: Tenant) -> 
     key = make_key("acme", "query_reader")
     now = clock.now()
     assert authenticate(key, now) is not None
-    suspend_tenant(tenant_id="acme")
-    assert authenticate(key, now + CACHE_FOR) is None
-    resume_tenant(tenant_id="acme")
+    suspend_tenant(tenant_id="acme", reason="", actor="test")
+    with pytest.raises(TenantSuspended):
+        authenticate(key, now + CACHE_FOR)
+    assert owner_of(key, now + CACHE_FOR) == "acme"
+    assert authenticate(key[:-1] + ("a" if key[-1] != "a" else "b"), now + CACHE_FOR) is None
+    resume_tenant(tenant_id="acme", reason="", actor="test")
     assert authenticate(key, now + 2 * CACHE_FOR) is not None
+
+
+def test_a_revoked_key_of_a_suspended_tenant_is_told_no_more_than_others(tenant: Tenant) -> None:
+    key = make_key("acme", "query_reader")
+    suspend_tenant(tenant_id="acme", reason="", actor="test")
+    ApiKey.objects.update(revoked_at=clock.now())
+    assert authenticate(key, clock.now()) is None
 
 
 def test_a_clock_set_back_does_not_keep_a_key_alive(tenant: Tenant) -> None:

@@ -16,7 +16,7 @@ from tests.lake import fail_oldest, write_ids
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-APPS = {"create_tenant": "catalog", "create_api_key": "api", "revoke_api_key": "api"}
+APPS = {"create_tenant": "catalog", "suspend_tenant": "catalog", "create_api_key": "api", "revoke_api_key": "api"}
 
 
 class Run:
@@ -74,6 +74,9 @@ def test_an_expiry_is_a_time_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
         (("create_api_key", "nobody", "--role", "ops_admin"), 1, "TENANT_NOT_FOUND"),
         (("create_api_key", "acme", "--role", "ops_admin", "--expires", "2001-01-01"), 2, "INVALID_REQUEST"),
         (("revoke_api_key", "nothing"), 1, "API_KEY_NOT_FOUND"),
+        (("suspend_tenant", "nobody"), 1, "TENANT_NOT_FOUND"),
+        (("suspend_tenant", "nobody", "--lift"), 1, "TENANT_NOT_FOUND"),
+        (("suspend_tenant", "acme", "--reason", "x" * 201), 2, "INVALID_REQUEST"),
         (("lag", "nobody"), 1, "TENANT_NOT_FOUND"),
         (("replay_failed", "--tenant", "nobody"), 1, "TENANT_NOT_FOUND"),
         (("failed_events", "--tenant", "nobody"), 1, "TENANT_NOT_FOUND"),

@@ -9,7 +9,10 @@ from maintenance.job import Kind
 from maintenance.runs import table_of
 
 # Members of an integrity run's summary that say what is wrong.
-FINDINGS = ("missing_files", "size_mismatch_files", "checksum_mismatch_files", "orphan_files", "operational_failures")
+FINDINGS = (
+    *("missing_files", "size_mismatch_files", "checksum_mismatch_files"),
+    *("orphan_files", "orphan_files_in_grace", "operational_failures"),
+)
 
 _LIVE = """
 SELECT count(*) FILTER (WHERE state = 'queued'),
@@ -60,12 +63,15 @@ def standing(kind: Kind) -> Standing:
         cursor.execute(_LIVE.format(table=table_of(kind)))
         queued, running, expired, oldest = cursor.fetchone()
         cursor.execute(_NEWEST.format(table=table_of(kind), sums=_SUMS), [_WITHIN[kind]])
-        failing, *found = cursor.fetchone()
+        failing, *sums = cursor.fetchone()
+    findings = dict(zip(FINDINGS, map(int, sums), strict=True))
+    # A summary counts among the orphans those that a write under way may have put there.
+    findings["orphan_files"] -= findings["orphan_files_in_grace"]
     return Standing(
         queued=queued,
         running=running,
         expired=expired,
         oldest_queued_seconds=oldest,
         failing=failing,
-        findings=dict(zip(FINDINGS, map(int, found), strict=True)),
+        findings=findings,
     )

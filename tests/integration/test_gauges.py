@@ -199,6 +199,13 @@ def test_findings_are_those_of_the_newest_run_of_each_mode() -> None:
     assert (found.failing, found.findings["missing_files"], found.findings["orphan_files"]) == (1, 2, 0)
 
 
+def test_objects_of_writes_that_may_be_under_way_are_told_apart_from_orphans() -> None:
+    summary = {"orphan_files": 5, "orphan_files_in_grace": 3}
+    ended(IntegrityRun, minutes_ago=1, state="succeeded", options={"mode": "quick"}, summary=summary)
+    found = standing(Kind.INTEGRITY)
+    assert (found.failing, found.findings["orphan_files"], found.findings["orphan_files_in_grace"]) == (0, 2, 3)
+
+
 def test_live_runs_are_told_apart_by_whether_somebody_computes() -> None:
     now = timezone.now()
     tenants = [make_tenant() for _ in range(3)]

@@ -9,6 +9,9 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "duckmesh.settings")
     from django.core.management import execute_from_command_line
 
+    from duckmesh.kernel.acting import act_for_all_by_default
+
+    act_for_all_by_default()
     execute_from_command_line(sys.argv)
 
 

@@ -16,6 +16,7 @@ from api.errors import Unauthenticated
 from api.keys import Principal, authenticate
 from api.models import Role
 from duckmesh.kernel import clock
+from duckmesh.kernel.acting import act_for
 from duckmesh.kernel.errors import Denied
 
 if TYPE_CHECKING:  # REST framework's views import this module
@@ -38,6 +39,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         principal = authenticate(key, clock.now())
         if principal is None:
             raise Unauthenticated("The API key opens nothing: it is unknown, revoked or expired.")
+        act_for(principal.tenant_id)
         structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id)
         return principal, None
 

@@ -15,6 +15,7 @@ from django_prometheus.middleware import PrometheusAfterMiddleware
 from api import problems
 from api.parsers import has_unread_body
 from duckmesh.kernel import metrics
+from duckmesh.kernel.acting import act_for_all, acting_for_nobody
 from duckmesh.kernel.telemetry import traced
 from duckmesh.kernel.traces import trace_of
 
@@ -23,6 +24,8 @@ _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 class RequestContext:
     """Binds request_id and trace_id for the logs and the problems, and answers what nobody else answered.
+
+    The request acts for nobody until its key is known, whoever was served before it.
 
     `X-Request-ID` is taken over if it is sane, else made; the trace comes from W3C `traceparent` if there is one.
     """
@@ -37,7 +40,8 @@ class RequestContext:
         request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(16) if trace else trace_id
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace_id)
-        with traced("request", parent=request.META.get("HTTP_TRACEPARENT"), method=request.method or ""):
+        parent, method = request.META.get("HTTP_TRACEPARENT"), request.method or ""
+        with traced("request", parent=parent, method=method), acting_for_nobody():
             response = self._respond(request)
         response["X-Request-ID"] = request_id
         metrics.http_responses.labels(_route(request), _status_class(response.status_code)).inc()
@@ -59,6 +63,23 @@ class RequestContext:
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
         """Views outside the API (the admin) may fail too: the same shape, the same silence about details."""
         return problems.answer(exception, request)
+
+
+class OperatorsActForAll:
+    """Who has logged in to the admin sees what is every tenant's."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    # `Any`: Django's signature.
+    def process_view(self, request: HttpRequest, *_: Any) -> None:
+        """Django's hook, behind that which knows the user."""
+        match = request.resolver_match
+        if match is not None and match.app_name == "admin" and request.user.is_active and request.user.is_staff:
+            act_for_all()
 
 
 class ViewMetrics(PrometheusAfterMiddleware):  # type: ignore[misc]  # the package has no types

@@ -16,6 +16,7 @@ import structlog
 from django.db import Error, connection
 
 from duckmesh.kernel import metrics
+from duckmesh.kernel.acting import acting_for_all
 from duckmesh.kernel.errors import Unavailable
 from maintenance.history import ended_runs
 from maintenance.runs import Poke
@@ -121,7 +122,8 @@ class RunLine:
     def _look(self, run_ids: list[UUID]) -> bool:
         """Whoever waits for a run that has ended is woken. False if the database did not answer."""
         try:
-            found = self._read(run_ids)
+            with acting_for_all():
+                found = self._read(run_ids)
         except Error as exc:
             log.warning("run_poll_failed", reason=type(exc).__name__)
             connection.close()

@@ -9,6 +9,7 @@ from django.db import close_old_connections
 from kombu import Queue
 
 from duckmesh import exporting, stopping, tracing  # noqa: F401 - what they connect to Celery's signals is what for
+from duckmesh.kernel.acting import act_for_all_by_default
 from duckmesh.kernel.logs import Service
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "duckmesh.settings")
@@ -72,8 +73,9 @@ def _keep_our_logs(**_: object) -> None:
 
 
 @signals.celeryd_init.connect
-def _name_worker(sender: str, **_: object) -> None:
-    """The log says which worker speaks, by the name that it was started with."""
+def _begin_worker(sender: str, **_: object) -> None:
+    """Its tasks are everybody's, and the log says which worker speaks, by the name that it was started with."""
+    act_for_all_by_default()
     Service.name = sender.partition("@")[0]
 
 

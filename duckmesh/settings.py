@@ -53,6 +53,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "api.middleware.OperatorsActForAll",
     "api.middleware.ViewMetrics",
 ]
 # Fewer buckets than the package's 28: each view and method has all of them.

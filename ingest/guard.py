@@ -16,6 +16,7 @@ import psycopg2.errors
 import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
+from duckmesh.kernel.acting import acting_for_all
 from duckmesh.kernel.errors import Unavailable
 
 INTERVAL = 2.0
@@ -100,7 +101,7 @@ def _short_in_database(policy: GuardPolicy) -> set[Shortage]:
 
 def _too_much_waits(max_bytes: int) -> bool:
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
+        with acting_for_all(), transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SET LOCAL statement_timeout = '2s'")
             cursor.execute(_WAITING)
             return bool(cursor.fetchone()[0] >= max_bytes)

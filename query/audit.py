@@ -11,6 +11,7 @@ from itertools import islice
 import structlog
 from django.db import Error, InterfaceError, OperationalError, connection
 
+from duckmesh.kernel.acting import acting_for_all
 from query.models import QueryAudit
 
 FLUSH_INTERVAL = 0.5
@@ -98,7 +99,8 @@ class AuditLog:
         started = time.monotonic()
         while batch := list(islice(self._pending, BATCH)):
             try:
-                QueryAudit.objects.bulk_create(QueryAudit(**vars(entry)) for entry in batch)
+                with acting_for_all():
+                    QueryAudit.objects.bulk_create(QueryAudit(**vars(entry)) for entry in batch)
             except (OperationalError, InterfaceError) as exc:
                 # They stay, up to the limit, for when the database is back.
                 connection.close()

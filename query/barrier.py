@@ -15,6 +15,7 @@ import structlog
 from django.db import Error, connection
 
 from catalog.snapshots import visible_tokens
+from duckmesh.kernel.acting import acting_for_all
 from duckmesh.kernel.errors import Unavailable
 from query.cancel import Cancellation
 from query.errors import ConsistencyTimeout, TooManyWaiters
@@ -192,7 +193,8 @@ class Barrier:
     def _look(self, tenant_ids: list[str]) -> bool:
         """One reading of the watermarks; those it satisfies are woken. False if the database did not answer."""
         try:
-            tokens = self._read(tenant_ids=tenant_ids)
+            with acting_for_all():
+                tokens = self._read(tenant_ids=tenant_ids)
         except Error as exc:
             log.warning("visibility_poll_failed", reason=type(exc).__name__)
             connection.close()

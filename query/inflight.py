@@ -15,6 +15,7 @@ from datetime import datetime
 import structlog
 from django.db import Error, connection
 
+from duckmesh.kernel.acting import acting_for_all
 from query.cancel import Cancellation
 from query.shown import Shown, forget, show_and_hear
 
@@ -112,7 +113,8 @@ class Inflight:
         try:
             while self._work_comes():
                 try:
-                    self._look()
+                    with acting_for_all():
+                        self._look()
                 except Error as exc:
                     log.warning("query_watch_failed", reason=type(exc).__name__)
                     connection.close()

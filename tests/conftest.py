@@ -8,6 +8,7 @@ import pytest
 from django.conf import settings
 
 from duckmesh.devstack.errors import StackError
+from duckmesh.kernel.acting import act_for_all_by_default
 from tests.servers import start_servers
 
 if settings.configured:
@@ -17,6 +18,7 @@ try:
 except StackError as exc:
     pytest.exit(f"The servers of the tests did not start. {exc}", 4)
 
+act_for_all_by_default()  # as a worker or a command does; requests do not
 assert settings.DUCKMESH  # read now, so that pytest-django finds them configured
 
 

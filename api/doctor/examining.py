@@ -11,6 +11,7 @@ import structlog
 from django.db import connection
 
 from api.doctor.findings import Asks, Check, Finding, Verdict, finding, wrong
+from duckmesh.kernel.acting import acting_for_all
 
 _STATEMENT_LIMIT = "SET statement_timeout = '4s'; SET lock_timeout = '2s'"
 
@@ -59,7 +60,9 @@ def _look(checks: Sequence[Check], asked: Asked, in_database: bool) -> None:
     try:
         for check in checks:
             began = time.monotonic()
-            asked[check.name].set_result(_verdict_of(check, in_database=in_database))
+            with acting_for_all():
+                verdict = _verdict_of(check, in_database=in_database)
+            asked[check.name].set_result(verdict)
             log.debug("doctor_checked", check=check.name, seconds=round(time.monotonic() - began, 3))
     finally:
         connection.close()

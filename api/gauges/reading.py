@@ -17,6 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from redis import RedisError
 
 from duckmesh.kernel import metrics
+from duckmesh.kernel.acting import acting_for_all
 from duckmesh.kernel.errors import DuckMeshError
 
 Reader = Callable[[], Iterable[GaugeMetricFamily]]
@@ -87,6 +88,6 @@ def _ask(server: Server, found: dict[str, list[GaugeMetricFamily]]) -> None:
 
 
 def _in_database(reader: Reader) -> list[GaugeMetricFamily]:
-    with transaction.atomic(), connection.cursor() as cursor:
+    with acting_for_all(), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = '2s'")  # a scrape that waits is a scrape that tells nothing
         return list(reader())

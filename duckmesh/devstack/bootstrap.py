@@ -12,6 +12,7 @@ from duckmesh.devstack.credentials import Credentials
 from duckmesh.devstack.errors import StackError
 from duckmesh.devstack.layout import Home
 from duckmesh.devstack.programs import LOOPBACK
+from duckmesh.kernel.acting import act_for_all_by_default
 from duckmesh.kernel.config import load_config
 
 
@@ -60,6 +61,7 @@ def prepare_database(home: Home, *, base_url: str) -> tuple[Credentials, str | N
     The credentials are in the home. The password comes back only if it was made just now.
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = "duckmesh.settings"
+    act_for_all_by_default()
     django.setup()
     from duckmesh.devstack import first_tenant  # models cannot be imported before the setup above
 

@@ -17,6 +17,7 @@ from catalog.partitions import partition_fields
 from catalog.schema import TableSchema, from_stored
 from catalog.tables import exists_at
 from duckmesh.kernel.errors import JSON
+from duckmesh.postgresql.prepared import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ def read_set(
     """
     given = {"tenant": tenant_id, "snapshot": snapshot_id, "names": list(names), "token": token}
     with connection.cursor() as cursor:
-        cursor.execute(_statement(min(len(bounded), MAX_STATS)), {**given, "bounded": list(bounded)})
+        _statement(min(len(bounded), MAX_STATS)).execute(cursor, {**given, "bounded": list(bounded)})
         row = cursor.fetchone()
     if row is None:
         return None
@@ -199,14 +200,16 @@ def _buckets(spec: Mapping[str, Any], schema: TableSchema) -> tuple[tuple[int, i
 
 
 @lru_cache(maxsize=MAX_STATS + 1)
-def _statement(count: int) -> str:
+def _statement(count: int) -> Prepared:
     """The statement that reads the statistics of `count` columns a table."""
-    return _READ.format(
+    sql = _READ.format(
         exists=exists_at("at.snapshot_id"),
         fields=_FIELDS.format(most=count) if count else "ARRAY[]::text[]",
         partition=_PARTITION if count else "NULL",
         stats="".join(f", f.column_stats->w.fields[{place}]" for place in range(1, count + 1)),
     )
+    types = {"tenant": "text", "snapshot": "bigint", "names": "text[]", "token": "bigint", "bounded": "text[]"}
+    return Prepared(f"read_set_{count}", sql, types)
 
 
 @lru_cache(maxsize=256)

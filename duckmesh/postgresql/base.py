@@ -84,6 +84,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """
 
     SchemaEditorClass = SchemaEditor
+    prepared: set[str]  # the names of the statements that the server has planned for this connection
 
     def is_usable(self) -> bool:
         """Whether statements can be sent; a server that has gone without a word is noticed by the first of them."""
@@ -102,6 +103,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     # `Any`: psycopg2's own parameters.
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """A connection, counted, as is the failure to get one."""
+        self.prepared = set()
         _opened.inc()
         try:
             session = super().get_new_connection(conn_params)

@@ -359,6 +359,7 @@ def test_query_reads_all_its_tables_at_one_snapshot(lake: Lake) -> None:
 
 def test_token_that_is_visible_costs_the_catalog_one_statement(lake: Lake) -> None:
     lake.publish(make_table(tenant_id=lake.tenant_id), numbered(1), first_token=1)
+    lake.ask("SELECT n FROM events")  # the statement is prepared in this connection
     with CaptureQueriesContext(connection) as queries:
         assert lake.rows("SELECT n FROM events", min_visibility_token=1) == [[1]]
     assert len(queries) == 1

@@ -29,7 +29,7 @@ BATCH_ROWS = 32_768
 PART_BYTES = 4 * 2**20
 MAX_ROW_BYTES = 128 * 2**20
 CHUNK_BYTES = 256 * 1024
-Emit = Callable[[bytes], None]
+Emit = Callable[[bytes, bool], None]  # a piece, and whether another may follow
 Announce = Callable[[tuple[str, ...]], None]
 
 # Arrow has no form for these: UHUGEINT loses its highest bit, TIME WITH TIME ZONE its offset, and the others
@@ -216,8 +216,7 @@ def _execute(
     cursor: duckdb.DuckDBPyConnection, request: RunRequest, as_text: re.Pattern[str]
 ) -> tuple[tuple[str, ...], pa.RecordBatchReader]:
     """The statement runs; DuckDB's names of its columns' types, and its rows, those columns that match as text."""
-    limit = request.row_limit
-    batch_rows = BATCH_ROWS if limit is None else max(1, min(BATCH_ROWS, limit + 1))
+    batch_rows = _batch_rows(request)
     params: Params = params_of(request.params)
     if request.explain:
         return ("VARCHAR",), _explained(cursor, request.sql, params)
@@ -231,6 +230,11 @@ def _execute(
         fields = [field.with_name(name) for field, name in zip(reader.schema, names, strict=True)]
         return types, _renamed(reader, pa.schema(fields))
     return types, cursor.to_arrow_reader(batch_rows)
+
+
+def _batch_rows(request: RunRequest) -> int:
+    """How many rows are asked of DuckDB at a time: of a limit one more, which tells whether there are more."""
+    return BATCH_ROWS if request.row_limit is None else max(1, min(BATCH_ROWS, request.row_limit + 1))
 
 
 def _explained(cursor: duckdb.DuckDBPyConnection, sql: str, params: Params) -> pa.RecordBatchReader:
@@ -283,10 +287,10 @@ class _Pieces:
             self.flush()
         return len(piece)
 
-    def flush(self) -> None:
+    def flush(self, *, more: bool = True) -> None:
         if self._pending:
             self.emitted = True
-            self._emit(b"".join(self._pending))
+            self._emit(b"".join(self._pending), more)
             self._pending, self._size = [], 0
 
     def tell(self) -> int:
@@ -300,7 +304,7 @@ def _write(
     types: Sequence[str], reader: pa.RecordBatchReader, request: RunRequest, pieces: _Pieces
 ) -> tuple[int, bool]:
     """Writes the rows up to the limit; the number of them, and whether there were more."""
-    rows, truncated = 0, False
+    rows, truncated, full = 0, False, _batch_rows(request)
     wide = [number for number, kind in enumerate(types) if _WIDE.search(kind)]
     with reader, ipc.new_stream(pa.PythonFile(pieces, mode="w"), reader.schema) as writer:
         for batch in _batches(reader):
@@ -311,10 +315,11 @@ def _write(
             rows += kept.num_rows
             for part in _parts(kept):
                 writer.write_batch(part)
-                pieces.flush()  # a reader that has some rows of a batch must not wait for the next one
+                if batch.num_rows == full:
+                    pieces.flush()  # a reader that has some rows must not wait for the next batch
             if truncated:
                 break
-    pieces.flush()
+    pieces.flush(more=False)
     return rows, truncated
 
 

@@ -114,8 +114,11 @@ class Runner:
     def _announce(self, column_types: tuple[str, ...]) -> None:
         self._ahead = wire.message_frame({"ok": True, "column_types": column_types})
 
-    def _emit(self, piece: bytes) -> None:
-        wire.send_data(self._sock, piece, ahead=self._taken())
+    def _emit(self, piece: bytes, more: bool) -> None:
+        if more or len(piece) > wire.MAX_DATA:
+            wire.send_data(self._sock, piece, ahead=self._taken())
+        else:
+            self._ahead += wire.data_frame(piece)
 
     def _taken(self) -> bytes:
         ahead, self._ahead = self._ahead, b""

@@ -23,6 +23,11 @@ def message_frame(message: dict[str, Any]) -> bytes:
     return _HEAD.pack(MESSAGE, len(body)) + body
 
 
+def data_frame(data: bytes) -> bytes:
+    """`data`, at most `MAX_DATA`, as they travel."""
+    return _HEAD.pack(DATA, len(data)) + data
+
+
 def send_message(sock: socket.socket, message: dict[str, Any], *, ahead: bytes = b"") -> None:
     """The frames `ahead` and `message` have been written whole."""
     sock.sendall(ahead + message_frame(message))
@@ -31,7 +36,7 @@ def send_message(sock: socket.socket, message: dict[str, Any], *, ahead: bytes =
 def send_data(sock: socket.socket, data: bytes, *, ahead: bytes = b"") -> None:
     """The frames `ahead` and `data` have been written whole; blocks while the reader does not read."""
     if len(data) < CHEAP_TO_COPY:
-        sock.sendall(ahead + _HEAD.pack(DATA, len(data)) + data)
+        sock.sendall(ahead + data_frame(data))
         return
     sock.sendall(ahead)
     view = memoryview(data)

@@ -23,6 +23,6 @@ def read_rows(
     views = plan(read, tenant_id=tenant_id, source=source).views
     pieces: list[bytes] = []
     engine = Engine(tenant_dir=source.tenant_dir(tenant_id=tenant_id), settings=EngineSettings())
-    engine.run(RunRequest(sql=sql, views=views), emit=pieces.append)
+    engine.run(RunRequest(sql=sql, views=views), emit=lambda piece, _more: pieces.append(piece))
     rows: list[dict[str, Any]] = ipc.open_stream(b"".join(pieces)).read_all().to_pylist()
     return rows

@@ -35,7 +35,7 @@ def written(engine: Engine, sql: str, form: Format) -> bytes:
 def pieces(engine: Engine, sql: str, form: Format) -> Iterator[bytes]:
     stream: list[bytes] = []
     kinds: list[tuple[str, ...]] = []
-    engine.run(RunRequest(sql=sql), emit=stream.append, announce=kinds.append)
+    engine.run(RunRequest(sql=sql), emit=lambda piece, _more: stream.append(piece), announce=kinds.append)
     with ipc.open_stream(b"".join(stream)) as reader:
         writer = form.writer(reader.schema, kinds[0])
         yield writer.begin()

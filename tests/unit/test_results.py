@@ -24,7 +24,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 def answer_text(engine: Engine, sql: str) -> str:
     """The rows of the statement as the text of one JSON array."""
     pieces: list[bytes] = []
-    ran = engine.run(RunRequest(sql=sql), emit=pieces.append)
+    ran = engine.run(RunRequest(sql=sql), emit=lambda piece, _more: pieces.append(piece))
     with ipc.open_stream(b"".join(pieces)) as reader:
         return "[" + b",".join(json_rows(batch, column_types=ran.column_types) for batch in reader).decode() + "]"
 

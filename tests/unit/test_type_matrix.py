@@ -97,7 +97,7 @@ class Reader:
         )
         view = TableView(name="t", columns=columns, folded=scan_parts(files, schema=schema, others=others))
         pieces: list[bytes] = []
-        self.engine.run(RunRequest(sql=sql, views=(view,)), emit=pieces.append)
+        self.engine.run(RunRequest(sql=sql, views=(view,)), emit=lambda piece, _more: pieces.append(piece))
         rows = ipc.open_stream(b"".join(pieces)).read_all().to_pylist()
         return [tuple(row.values()) for row in rows]
 

@@ -27,13 +27,11 @@ _CHUNK = 2**20
 
 
 class LocalStore:
-    """An `ObjectStore` in the directory `root`, which is made if need be."""
+    """An `ObjectStore` in the directory `root`, which is made at the first use if need be."""
 
     def __init__(self, *, root: Path) -> None:
         self._root = root
-        with _answered("The object store's directory"):
-            (root / TEMPORARY).mkdir(parents=True, exist_ok=True)
-            self._sweep()
+        self._made = False
 
     @property
     def local_root(self) -> Path | None:
@@ -48,7 +46,7 @@ class LocalStore:
     def put_file(self, key: str, path: Path) -> ObjectInfo:
         key, path = _checked(key), path.resolve()
         with _answered(key):
-            moved = path.stat().st_dev == self._root.stat().st_dev
+            moved = path.stat().st_dev == self._opened_root().stat().st_dev
         if moved:
             with _answered(key):
                 _sync(path)
@@ -88,7 +86,8 @@ class LocalStore:
         parent, slash, rest = prefix.rpartition("/")
         if slash:
             parent = normalise(parent)
-        here = self._root / parent
+        with _answered("The object store's directory"):
+            here = self._opened_root() / parent
         if any(
             place.is_symlink()
             for place in (here, *here.parents)
@@ -143,7 +142,7 @@ class LocalStore:
         """A descriptor of the directory that holds the object, and the object's name in it."""
         *parents, name = key.split("/")
         with _answered("The object store's directory"):
-            descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(self._opened_root(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for parent in parents:
                 below = _enter(descriptor, parent, key, make=make)
@@ -192,6 +191,7 @@ class LocalStore:
     def _temporary(self) -> Iterator[Path]:
         path = self._root / TEMPORARY / str(uuid4())
         try:
+            self._opened_root()
             path.parent.mkdir(exist_ok=True)
             yield path
         except OSError as exc:
@@ -199,6 +199,14 @@ class LocalStore:
         finally:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+
+    def _opened_root(self) -> Path:
+        """The root; the first time, it is made. Not before: whoever needs no object needs no disk that answers."""
+        if not self._made:
+            (self._root / TEMPORARY).mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            self._made = True
+        return self._root
 
     def _sweep(self) -> None:
         """Remove what writers that died long ago have left."""

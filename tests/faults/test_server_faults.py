@@ -2,6 +2,7 @@
 
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 import redis
@@ -114,6 +115,38 @@ def test_postgresql_away_is_said_at_once_and_by_name(
         stack.start("postgres")
     client.ingest(table, "after", wait=True)
     assert settle(client, recorder, table) == {"before": 1, "after": 1}
+
+
+def test_a_small_write_needs_no_object_store_in_a_fresh_process_either(
+    stack: Stack, client: Client, recorder: Recorder, table: str
+) -> None:
+    objects = stack.home.root / "objects"
+    away = objects.rename(objects.with_name("objects-away"))
+    objects.touch()  # no directory any more
+    try:
+        stack.stop("api")
+        stack.start("api")
+        await_health(stack)
+        client.ingest(table, "meanwhile")  # recorded only if the answer is 200
+        ready = client.call("GET", "/v1/ready")
+        assert (ready.status, "object_store" in ready.json()["message"]) == (503, True), ready.body
+    finally:
+        objects.unlink()
+        away.rename(objects)
+    stack.await_ready()
+    assert settle(client, recorder, table) == {"meanwhile": 1}
+
+
+def await_health(stack: Stack) -> None:
+    """The API's process answers, whatever it lacks."""
+    deadline = time.monotonic() + 30
+    while True:
+        stack.check("api")
+        with suppress(OSError):
+            fetch(f"{stack.base_url}/v1/health")
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,9 @@ def test_a_read_survives_one_broken_connection(behind: ObjectStore, proxy: Proxy
 
 @pytest.fixture
 def local(tmp_path: Path) -> LocalStore:
-    return LocalStore(root=tmp_path / "objects")
+    store = LocalStore(root=tmp_path / "objects")
+    store.ping()  # its directory is there
+    return store
 
 
 def test_no_symbolic_link_leads_out_of_the_root(local: LocalStore, tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_unfinished_files_are_never_listed_and_go_with_time(local: LocalStore, t
     for attempt in (lambda: local.get(f"{TEMPORARY}/new"), lambda: local.delete_many([f"{TEMPORARY}/new"])):
         with pytest.raises(InvalidKey):
             attempt()
-    LocalStore(root=tmp_path / "objects")
+    LocalStore(root=tmp_path / "objects").ping()
     assert not old.exists()
     assert new.exists()
 
@@ -252,6 +254,19 @@ def test_a_root_that_vanished_is_no_missing_object(local: LocalStore, tmp_path: 
     for attempt in (lambda: local.get("k"), lambda: local.put("l", b"x"), local.ping, lambda: list(local.list(""))):
         with pytest.raises(StoreUnavailable):
             attempt()
+
+
+def test_a_store_that_is_away_is_asked_only_when_it_is_needed(tmp_path: Path) -> None:
+    place = tmp_path / "objects"
+    place.touch()
+    local = LocalStore(root=place)
+    assert local.local_root == place
+    for attempt in (lambda: local.get("k"), lambda: local.put("l", b"x"), local.ping, lambda: list(local.list(""))):
+        with pytest.raises(StoreUnavailable):
+            attempt()
+    place.unlink()
+    local.put("l", b"x")
+    assert [info.key for info in local.list("")] == ["l"]
 
 
 def test_a_full_disk_is_unavailable(local: LocalStore) -> None:

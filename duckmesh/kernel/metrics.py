@@ -7,7 +7,13 @@ true: the catalog, the broker, the disk.
 import os
 from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, multiprocess
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, multiprocess, values
+
+from duckmesh.kernel.metric_slots import slot
+
+_Shared: Any = values.MultiProcessValue  # the library has no types for it, nor for the collector below
+if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    values.ValueClass = _Shared(process_identifier=slot)
 
 _MILLISECONDS = (1, 2, 5, 10, 20, 40, 70, 100, 200, 500, 1_000, 2_000, 3_000, 5_000, 10_000, 30_000, 60_000)
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 10_000)
@@ -125,7 +131,7 @@ compaction_bytes_rewritten = Counter(
     "duckmesh_compaction_bytes_rewritten_total", "Bytes of the data files that compaction has written."
 )
 
-_MultiProcess: Any = multiprocess.MultiProcessCollector  # the library has no types for it
+_MultiProcess: Any = multiprocess.MultiProcessCollector
 
 
 def service_registry() -> CollectorRegistry:

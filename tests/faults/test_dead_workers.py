@@ -123,12 +123,16 @@ def test_no_counter_of_a_worker_falls_when_one_of_its_processes_is_killed(
         assert found is not None
         return float(found[1])
 
+    def files() -> set[str]:
+        return {path.name for path in stack.home.metrics("worker-materialize").iterdir()}
+
     client.ingest(table, "before", wait=True)
-    before = published()
+    before, files_before = published(), files()
     assert before >= 1
     for victim in psutil.Process(stack.pid("worker-materialize")).children():
         victim.kill()
     assert published() >= before
     client.ingest(table, "after", wait=True)
     assert published() >= before + 1
+    assert files() == files_before
     assert settle(client, recorder, table) == {"before": 1, "after": 1}

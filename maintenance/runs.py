@@ -117,7 +117,7 @@ UPDATE {table} run
        error_code = CASE WHEN NOT over THEN '' WHEN cancel_requested THEN 'RUN_CANCELLED' ELSE %(lost_code)s END,
        error = CASE WHEN NOT over THEN '' WHEN cancel_requested THEN 'The run was cancelled.' ELSE %(lost)s END
   FROM ready WHERE run.run_id = ready.run_id
-RETURNING state, epoch, tenant_id, table_id, options, cursor
+RETURNING state, epoch, tenant_id, table_id, options, cursor, error_code
 """
 
 
@@ -154,9 +154,9 @@ def claim_run(*, kind: Kind, run_id: uuid.UUID, lease: timedelta) -> Claimed:
         return Claimed(run=None)
     if row is None:
         return Claimed(run=None)
-    state, epoch, tenant_id, table_id, options, cursor_ = row
+    state, epoch, tenant_id, table_id, options, cursor_, error_code = row
     if state != Run.State.RUNNING:
-        log.warning("run_ended", kind=kind.value, run_id=str(run_id), state=state, error_code="RUN_WORKER_LOST")
+        log.warning("run_ended", kind=kind.value, run_id=str(run_id), state=state, error_code=error_code)
         return Claimed(run=None, ended=Run.State(state))
     run = ClaimedRun(
         kind=kind,

@@ -239,7 +239,9 @@ def test_a_run_whose_worker_is_lost_is_cancelled_at_once_and_fences_it() -> None
     assert row(run_id).state == "cancelled"
 
 
-def test_a_run_that_was_cancelled_before_its_worker_died_is_not_begun_again() -> None:
+def test_a_run_that_was_cancelled_before_its_worker_died_is_not_begun_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     run_id = ask(make_tenant())
     claimed(run_id)
     cancel_run(kind=Kind.COMPACTION, run_id=run_id, actor="test")
@@ -247,6 +249,8 @@ def test_a_run_that_was_cancelled_before_its_worker_died_is_not_begun_again() ->
     ended = run_here(run_id)
     assert ended is not None
     assert (ended.state, row(run_id).state) == (Run.State.CANCELLED, "cancelled")
+    assert "RUN_CANCELLED" in caplog.text
+    assert "RUN_WORKER_LOST" not in caplog.text
 
 
 def test_a_run_that_has_ended_cannot_be_cancelled() -> None:
@@ -315,7 +319,9 @@ def test_a_run_is_given_back_when_its_process_must_stop_and_goes_on_from_its_cur
 
 
 @pytest.mark.parametrize("error", [OperationalError("server closed the connection"), RunPaused("No more time.")])
-def test_a_run_that_comes_no_further_is_given_up_after_so_many_attempts(error: Exception) -> None:
+def test_a_run_that_comes_no_further_is_given_up_after_so_many_attempts(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     run_id = ask(make_tenant())
 
     def work(progress: Progress) -> Mapping[str, JSON]:
@@ -331,6 +337,7 @@ def test_a_run_that_comes_no_further_is_given_up_after_so_many_attempts(error: E
     found = row(run_id)
     assert (found.state, found.error_code, found.epoch) == ("failed", "RUN_WORKER_LOST", MOST_ATTEMPTS + 1)
     assert "lost" in found.error
+    assert "RUN_WORKER_LOST" in caplog.text
 
 
 def test_a_run_that_comes_further_each_time_is_never_given_up() -> None:

@@ -7,6 +7,7 @@ surrogates, bytes that are not UTF-8, and nesting that only a parser's stack wou
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from django.http import HttpRequest
@@ -231,3 +232,9 @@ def control_body(request: HttpRequest) -> dict[str, JSON]:
 def optional_body(request: HttpRequest) -> dict[str, JSON]:
     """As `control_body`, of a request that may say nothing: without a body it is an empty object."""
     return control_body(request) if has_unread_body(request) else {}
+
+
+def require_members(body: Mapping[str, JSON], *known: str) -> None:
+    """The body holds no other members than these; else `Invalid` names them."""
+    if unknown := sorted(set(body) - set(known)):
+        raise Invalid(f"The request has members that are not known here: {', '.join(unknown)[:200]}.")

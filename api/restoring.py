@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from api.errors import AcceptedNotVisible
+from api.parsers import require_members
 from api.process import Held
+from api.snapshot_ids import id_in_body
 from catalog.errors import IngestFailed
 from duckmesh.kernel.errors import JSON, DuckMeshError, Invalid, Unavailable
 from ingest.restores import Ordered, has_failed, order_restore, restored_in
@@ -32,13 +34,9 @@ class Restored:
 
 def parse_restore(body: Mapping[str, JSON], *, longest: timedelta) -> RestoreBody:
     """The request that `body` is. Raises `Invalid`."""
-    unknown = sorted(set(body) - {"snapshot_id", "wait_for_visibility", "visibility_timeout_ms"})
-    if unknown:
-        raise Invalid(f"The request has members that are not known here: {', '.join(unknown)[:200]}.")
-    snapshot_id, wait = body.get("snapshot_id"), body.get("wait_for_visibility", True)
+    require_members(body, "snapshot_id", "wait_for_visibility", "visibility_timeout_ms")
+    snapshot_id, wait = id_in_body(body.get("snapshot_id")), body.get("wait_for_visibility", True)
     most, within = int(longest.total_seconds() * 1_000), body.get("visibility_timeout_ms", _DEFAULT_MS)
-    if type(snapshot_id) is not int:
-        raise Invalid("snapshot_id must be the number of a snapshot.")
     if not isinstance(wait, bool):
         raise Invalid("wait_for_visibility must be true or false.")
     if type(within) is not int or not 0 <= within <= most:

@@ -9,6 +9,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field, inline_serializer
 from rest_framework import serializers
 
+from api.snapshot_ids import LARGEST
 from catalog.definition import MODES
 from catalog.models import ServiceMode
 from catalog.schema import TYPE_NAMES
@@ -192,7 +193,10 @@ class QueryBody(Shape):
     sql = serializers.CharField(help_text="One read-only statement.")
     params = Parameters(required=False, help_text="Values: an array for `?`, an object for `$name`.")
     snapshot_id = serializers.IntegerField(
-        required=False, min_value=0, help_text="Read this snapshot. Not together with `snapshot_time`."
+        required=False,
+        min_value=0,
+        max_value=LARGEST,
+        help_text="Read this snapshot. Not together with `snapshot_time`.",
     )
     snapshot_time = serializers.DateTimeField(
         required=False, help_text="Read the snapshot that was the latest at this time; RFC 3339 with an offset."

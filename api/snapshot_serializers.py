@@ -3,6 +3,7 @@
 from rest_framework import serializers
 
 from api.serializers import Shape
+from api.snapshot_ids import LARGEST
 
 
 class SnapshotChange(Shape):
@@ -114,7 +115,7 @@ class SnapshotDiff(Shape):
 class PinBody(Shape):
     """A hold on a snapshot."""
 
-    snapshot_id = serializers.IntegerField(min_value=0)
+    snapshot_id = serializers.IntegerField(min_value=0, max_value=LARGEST)
     name = serializers.RegexField(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")
     expires_at = serializers.DateTimeField(
         required=False, allow_null=True, help_text="When the pin ceases to hold; without it, when it is removed."
@@ -142,7 +143,7 @@ class PinList(Shape):
 class RestoreBody(Shape):
     """Which snapshot to restore."""
 
-    snapshot_id = serializers.IntegerField(min_value=0)
+    snapshot_id = serializers.IntegerField(min_value=0, max_value=LARGEST)
     wait_for_visibility = serializers.BooleanField(default=True)
     visibility_timeout_ms = serializers.IntegerField(default=5_000, min_value=0)
 

@@ -1,6 +1,5 @@
 """Pins over HTTP: named holds on snapshots."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -12,13 +11,14 @@ from api import paging
 from api import snapshot_serializers as serializers
 from api.auth import principal_of
 from api.models import Role
-from api.parsers import control_body
+from api.parsers import control_body, require_members
+from api.snapshot_ids import id_in_body
 from api.views.base import Endpoint
 from catalog.errors import PinNotFound
 from catalog.models import SnapshotPin
 from catalog.pins import get_pin, list_pins, pin_snapshot, unpin_snapshot
 from duckmesh.kernel import clock
-from duckmesh.kernel.errors import JSON, Invalid
+from duckmesh.kernel.errors import Invalid
 
 _READERS = frozenset({Role.QUERY_READER, Role.TABLE_ADMIN, Role.OPS_ADMIN})
 _KEEPERS = frozenset({Role.TABLE_ADMIN, Role.OPS_ADMIN})
@@ -52,7 +52,8 @@ class NewPin(Endpoint):
         409 `PIN_EXISTS` if the name is taken, 410 `SNAPSHOT_EXPIRED` if the snapshot is gone already.
         """
         who, body = principal_of(request), control_body(request)
-        snapshot_id = _snapshot_id(body)
+        require_members(body, "snapshot_id", "name", "expires_at")
+        snapshot_id = id_in_body(body.get("snapshot_id"))
         name, until = body.get("name"), body.get("expires_at")
         if not isinstance(name, str):
             raise Invalid("name must be the name of the pin.")
@@ -110,17 +111,6 @@ class OnePin(Endpoint):
         who = principal_of(request)
         unpin_snapshot(tenant_id=who.tenant_id, name=_pin_name(name))
         return Response(status=204)
-
-
-def _snapshot_id(body: Mapping[str, JSON]) -> int:
-    """The `snapshot_id` of a body that holds nothing but what belongs to a pin."""
-    unknown = sorted(set(body) - {"snapshot_id", "name", "expires_at"})
-    if unknown:
-        raise Invalid(f"The request has members that are not known here: {', '.join(unknown)[:200]}.")
-    value = body.get("snapshot_id")
-    if type(value) is not int:
-        raise Invalid("snapshot_id must be the number of a snapshot.")
-    return value
 
 
 def _pin_name(text: str) -> str:

@@ -14,8 +14,8 @@ from api.models import Role
 from api.parsers import control_body
 from api.process import held
 from api.restoring import parse_restore, restore
+from api.snapshot_ids import id_in_address, id_in_parameter
 from api.views.base import Endpoint
-from catalog.errors import SnapshotNotFound
 from catalog.history import (
     ListedSnapshot,
     ShownSnapshot,
@@ -29,7 +29,6 @@ from duckmesh.kernel import clock
 from duckmesh.kernel.errors import Invalid
 
 _READERS = frozenset({Role.QUERY_READER, Role.TABLE_ADMIN, Role.OPS_ADMIN})
-_LARGEST = 2**63 - 1
 
 
 def _common(snapshot: SnapshotInfo, restored_from: int | None, pins: tuple[str, ...]) -> dict[str, Any]:
@@ -98,13 +97,6 @@ def shown_snapshot(shown: ShownSnapshot) -> dict[str, Any]:
     }
 
 
-def number_of(text: str) -> int:
-    """The id of a snapshot in an address."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= _LARGEST):
-        raise SnapshotNotFound("There is no such snapshot.")
-    return int(text)
-
-
 def _before(position: str) -> int | None:
     if not position:
         return None
@@ -150,7 +142,7 @@ class OneSnapshot(Endpoint):
 
         404 `SNAPSHOT_NOT_FOUND` if it never was, 410 `SNAPSHOT_EXPIRED` if retention dropped it.
         """
-        shown = show_snapshot(tenant_id=principal_of(request).tenant_id, snapshot_id=number_of(id))
+        shown = show_snapshot(tenant_id=principal_of(request).tenant_id, snapshot_id=id_in_address(id))
         return Response(shown_snapshot(shown))
 
 
@@ -167,10 +159,7 @@ class SnapshotDiff(Endpoint):
     )
     def get(self, request: Request, id: str) -> Response:
         """What makes the snapshot the one that `to` names, table by table; tables that are alike are left out."""
-        to = request.GET.get("to", "")
-        if not (to.isascii() and to.isdecimal()):
-            raise Invalid("to must be the number of the snapshot to compare with.")
-        from_id, to_id = number_of(id), number_of(to)
+        from_id, to_id = id_in_address(id), id_in_parameter("to", request.GET.get("to", ""))
         changes = diff_snapshots(tenant_id=principal_of(request).tenant_id, from_id=from_id, to_id=to_id)
         return Response(
             {"from_snapshot_id": from_id, "to_snapshot_id": to_id, "tables": [table_change(each) for each in changes]}

@@ -6,7 +6,8 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api import paging, serializers
+from api import ops_serializers as serializers
+from api import paging
 from api.auth import principal_of
 from api.models import Role
 from api.process import held

@@ -7,7 +7,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api import serializers
+from api import ops_serializers as serializers
 from api.auth import principal_of
 from api.models import Role
 from api.views.base import Endpoint

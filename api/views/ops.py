@@ -10,7 +10,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api import doctor_serializers, metrics, readiness, serializers
+from api import doctor_serializers, metrics, readiness
+from api import ops_serializers as serializers
 from api.auth import principal_of
 from api.doctor.examining import Doctor
 from api.doctor.findings import worst

@@ -11,7 +11,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from api import serializers
+from api import query_serializers as serializers
 from api.auth import principal_of
 from api.connections import Connection
 from api.models import Role

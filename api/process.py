@@ -12,7 +12,7 @@ from duckmesh.kernel.config import Config
 from ingest.accept import AcceptPolicy, Staging
 from ingest.doorbell import Doorbell
 from ingest.guard import Guard, GuardPolicy, shortages
-from ingest.publishing import TenantLimits
+from ingest.publishing import WriteLimits
 from ingest.tasks import flush_policy, ring
 from maintenance.compaction import CompactionSettings
 from maintenance.tasks import poke
@@ -88,15 +88,8 @@ def object_store() -> ObjectStore:
 
 def accept_policy(config: Config) -> AcceptPolicy:
     """What the configuration says of writes: the limits of tenants without their own, and where large payloads go."""
-    limits = TenantLimits(
-        pending_records=config.max_pending_records,
-        records_per_second=config.max_records_per_second,
-        bytes_per_second=config.max_bytes_per_second,
-        stored_bytes=config.max_stored_bytes,
-        stored_files=config.max_stored_files,
-        burst=config.rate_burst,
-    )
-    return AcceptPolicy(limits=limits, staging=Staging(store=object_store(), above_bytes=config.stage_bytes))
+    staging = Staging(store=object_store(), above_bytes=config.stage_bytes)
+    return AcceptPolicy(limits=WriteLimits.of(config), staging=staging)
 
 
 def stop_waiting() -> None:

@@ -6,6 +6,7 @@ write on, in every process.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Self
 
 import structlog
 from django.db import connection, transaction
@@ -32,14 +33,14 @@ log = structlog.get_logger(__name__)
 class Limits:
     """The bounds of one tenant; 0 is no bound."""
 
-    max_records_per_second: int
-    max_bytes_per_second: int
-    max_pending_records: int
-    max_stored_bytes: int
-    max_stored_files: int
+    max_records_per_second: int = 0
+    max_bytes_per_second: int = 0
+    max_pending_records: int = 0
+    max_stored_bytes: int = 0
+    max_stored_files: int = 0
 
     @classmethod
-    def of(cls, config: Config) -> "Limits":
+    def of(cls, config: Config) -> Self:
         """Those of a tenant that has none of its own."""
         return cls(**{name: getattr(config, name) for name in LIMITS})
 

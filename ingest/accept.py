@@ -27,7 +27,7 @@ from ingest.publishing import (
     Published,
     Rate,
     Stale,
-    TenantLimits,
+    WriteLimits,
     publish_group,
     publish_growing,
     publish_one,
@@ -53,7 +53,7 @@ class Staging:
 class AcceptPolicy:
     """What a tenant may write that has no limits of its own, and where large payloads go (None: to the database)."""
 
-    limits: TenantLimits
+    limits: WriteLimits
     staging: Staging | None = None
 
 
@@ -154,7 +154,7 @@ def _accept(*, tables: LiveTables, info: TableInfo, batch: DecodedBatch, policy:
             unstage(staged_id=staged_id, store=staging.store)
 
 
-def _publish(publication: Publication, *, limits: TenantLimits, actor: str) -> Published:
+def _publish(publication: Publication, *, limits: WriteLimits, actor: str) -> Published:
     if publication.batch.growth is not None:
         return publish_growing(publication, limits=limits, actor=actor)
     alone = partial(publish_one, limits=limits)

@@ -8,18 +8,20 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 import psycopg2
 from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connection, transaction
 
 from catalog.errors import PublishConflict
 from catalog.growth import grow_table
+from catalog.limits import Limits
 from catalog.publish import IDLE_LIMIT
 from catalog.schema import Column
 from catalog.tables import TableInfo
+from duckmesh.kernel.config import Config
 from duckmesh.kernel.errors import JSON, OutcomeUnknown, Unavailable
 from ingest.decode.batch import DecodedBatch
 from ingest.errors import Backpressure, IdempotencyConflict, QuotaExceeded, RateLimited
@@ -39,25 +41,24 @@ class Again(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TenantLimits:
-    """What a tenant may write whose own row says nothing else; 0 is no limit. `burst` belongs to the two rates."""
+class WriteLimits(Limits):
+    """What writes are held to where the tenant's own row says nothing else. `burst` belongs to the two rates."""
 
-    pending_records: int = 0
-    records_per_second: int = 0
-    bytes_per_second: int = 0
-    stored_bytes: int = 0
-    stored_files: int = 0
     burst: timedelta = timedelta(seconds=2)
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        return cls(**asdict(Limits.of(config)), burst=config.rate_burst)
 
     @property
     def arguments(self) -> list[Any]:
         """The last two arguments of the functions that publish."""
         most = (
-            self.pending_records,
-            self.records_per_second,
-            self.bytes_per_second,
-            self.stored_bytes,
-            self.stored_files,
+            self.max_pending_records,
+            self.max_records_per_second,
+            self.max_bytes_per_second,
+            self.max_stored_bytes,
+            self.max_stored_files,
         )
         return [int_array(most), self.burst.total_seconds()]
 
@@ -121,7 +122,7 @@ SELECT first, last, {_RATES} FROM duckmesh_append(%s, %s, %s, %s, %s, %s, %s, %s
 """
 
 
-def publish_one(publication: Publication, *, limits: TenantLimits) -> Published:
+def publish_one(publication: Publication, *, limits: WriteLimits) -> Published:
     """The request is durable, or known. Raises `Stale`, `Again`, or what its sender is to be told."""
     table, batch = publication.table, publication.batch
     arguments = [
@@ -151,7 +152,7 @@ def publish_one(publication: Publication, *, limits: TenantLimits) -> Published:
     )
 
 
-def publish_group(publications: Sequence[Publication], *, limits: TenantLimits) -> list[Published]:
+def publish_group(publications: Sequence[Publication], *, limits: WriteLimits) -> list[Published]:
     """The requests, of one tenant and decoded under one version of its tables, are durable; or none of them is.
 
     Raises as `publish_one`; also when one of their keys is known, or together they are more than the tenant may write.
@@ -185,7 +186,7 @@ def publish_group(publications: Sequence[Publication], *, limits: TenantLimits) 
     ]
 
 
-def publish_growing(publication: Publication, *, limits: TenantLimits, actor: str) -> Published:
+def publish_growing(publication: Publication, *, limits: WriteLimits, actor: str) -> Published:
     """As `publish_one`; and the table has the columns that the request needs, or neither is so.
 
     The one order of locks: keys, head, token lock.

@@ -23,7 +23,7 @@ from ingest.decode.batch import DecodedBatch, DecodeLimits
 from ingest.decode.json_body import decode_json
 from ingest.decode.spool import SpoolPolicy
 from ingest.materializer import MaterializePolicy, materialize_tenant
-from ingest.publishing import Publication, TenantLimits
+from ingest.publishing import Publication, WriteLimits
 from ingest.writing import WritePolicy
 from storage.local import LocalStore
 from storage.store import ObjectStore
@@ -38,7 +38,7 @@ CLAIM = ClaimPolicy(
     attempt_limit=timedelta(minutes=5),
     retry_pause=timedelta(0),
 )
-NO_LIMITS = TenantLimits()
+NO_LIMITS = WriteLimits()
 AT_ONCE = FlushPolicy(interval=timedelta(0), size_bytes=1)
 
 Record = Mapping[str, JSON]
@@ -70,7 +70,7 @@ def write(
     *,
     table: str = "events",
     request_key: str | None = None,
-    limits: TenantLimits = NO_LIMITS,
+    limits: WriteLimits = NO_LIMITS,
     staging: Staging | None = None,
 ) -> Accepted:
     """The records, accepted."""

@@ -16,12 +16,12 @@ from ingest.accept import Accepted, AcceptPolicy, accept
 from ingest.decode.batch import DecodedBatch
 from ingest.errors import Backpressure, IdempotencyConflict, InvalidRecord
 from ingest.models import IngestEvent, IngestKey, IngestPayload
-from ingest.publishing import TenantLimits
+from ingest.publishing import WriteLimits
 from tests.factories import make_table, make_tenant
 from tests.lake import NO_LIMITS, Lake, Record, decoder, record, write, write_ids
 from tests.together import Background, wait_until_blocked
 
-TEN = TenantLimits(pending_records=10)
+TEN = WriteLimits(max_pending_records=10)
 POLICY = AcceptPolicy(limits=NO_LIMITS)
 
 pytestmark = pytest.mark.django_db(transaction=True)

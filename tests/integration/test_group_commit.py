@@ -15,7 +15,7 @@ from ingest.accept import Accepted, queue_of
 from ingest.errors import IdempotencyConflict, RateLimited
 from ingest.group import TenantQueue
 from ingest.models import IngestEvent
-from ingest.publishing import Publication, Published, TenantLimits
+from ingest.publishing import Publication, Published, WriteLimits
 from tests.factories import make_table, make_tenant
 from tests.lake import Lake, publication, record, write, write_ids
 from tests.together import Background, together, wait_until_blocked
@@ -116,7 +116,7 @@ def test_group_whose_tables_changed_is_decoded_again(tenant_id: str, lake: Lake)
 
 
 def test_group_beyond_the_rate_is_taken_one_by_one(tenant_id: str) -> None:
-    limits = TenantLimits(records_per_second=1)  # and a burst of two
+    limits = WriteLimits(max_records_per_second=1)  # and a burst of two
     waiting = behind_a_slow_write(
         tenant_id, *(partial(write, tenant_id, [record(f"r-{n}")], limits=limits) for n in range(6))
     )

@@ -16,7 +16,7 @@ from catalog.tables import TableInfo, create_table, drop_table, get_table
 from ingest.accept import Accepted, AcceptPolicy, accept
 from ingest.decode.batch import DecodedBatch
 from ingest.errors import Backpressure, IdempotencyConflict, InvalidRecord, RateLimited
-from ingest.publishing import Stale, TenantLimits, publish_growing
+from ingest.publishing import Stale, WriteLimits, publish_growing
 from tests.factories import make_tenant
 from tests.lake import NO_LIMITS, Lake, Record, decoder, publication, write
 from tests.reading import read_rows
@@ -137,8 +137,8 @@ def test_a_write_that_is_refused_leaves_no_column_behind(tenant_id: str) -> None
     assert (get_table(tenant_id=tenant_id, name="events"), resolve(tenant_id=tenant_id)) == before
 
 
-@pytest.mark.parametrize("limits", [TenantLimits(records_per_second=1), TenantLimits(pending_records=1)])
-def test_a_write_beyond_a_limit_leaves_no_column_key_or_token_behind(tenant_id: str, limits: TenantLimits) -> None:
+@pytest.mark.parametrize("limits", [WriteLimits(max_records_per_second=1), WriteLimits(max_pending_records=1)])
+def test_a_write_beyond_a_limit_leaves_no_column_key_or_token_behind(tenant_id: str, limits: WriteLimits) -> None:
     two: list[Record] = [{"payload": {"a": n}, "idempotency_key": f"a-{n}"} for n in range(2)]
     last = write(tenant_id, two, limits=limits).max_visibility_token
     before = get_table(tenant_id=tenant_id, name="events"), resolve(tenant_id=tenant_id)

@@ -22,7 +22,7 @@ from ingest.failed import discard, replay
 from ingest.housekeeping import HousekeepingPolicy, Kept, keep_house
 from ingest.key_index import rebuild_if_bloated
 from ingest.models import IngestClaimItem, IngestEvent, IngestKey, IngestStaged
-from ingest.publishing import TenantLimits, publish_one
+from ingest.publishing import WriteLimits, publish_one
 from ingest.purge import purge_slice
 from storage.local import LocalStore
 from storage.store import Keys
@@ -280,7 +280,7 @@ def test_late_publication_keeps_its_staged_object(lake: Lake, tenant_id: str) ->
     late = publication(tenant_id, [record("a")])
     staged_id = IngestStaged.objects.get(path=path).staged_id
     with transaction.atomic():
-        publish_one(replace(late, payload=b"", staged_id=staged_id), limits=TenantLimits())
+        publish_one(replace(late, payload=b"", staged_id=staged_id), limits=WriteLimits())
         cleaning = Background(partial(clean, lake))
         wait_until_blocked(1)
     kept = cleaning.result()

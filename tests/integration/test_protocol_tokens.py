@@ -6,11 +6,11 @@ from catalog.models import TenantCatalog
 from catalog.snapshots import latest_issued_token
 from ingest.backlog import lag
 from ingest.errors import Backpressure
-from ingest.publishing import TenantLimits
+from ingest.publishing import WriteLimits
 from tests.factories import make_table, make_tenant
 from tests.lake import record, write, write_ids
 
-THREE = TenantLimits(pending_records=3)
+THREE = WriteLimits(max_pending_records=3)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

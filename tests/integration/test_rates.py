@@ -9,7 +9,7 @@ import pytest
 
 from catalog.models import Tenant
 from ingest.errors import Backpressure, QuotaExceeded, RateLimited
-from ingest.publishing import TenantLimits
+from ingest.publishing import WriteLimits
 from tests.factories import make_table, make_tenant
 from tests.lake import NO_LIMITS, Lake, record, write
 from tests.together import together
@@ -29,7 +29,7 @@ def records(prefix: str, count: int) -> list[dict[str, object]]:
 
 
 def test_rate_lets_a_burst_pass_and_then_says_when_to_come_again(tenant_id: str) -> None:
-    limits = TenantLimits(records_per_second=10, burst=timedelta(seconds=2))
+    limits = WriteLimits(max_records_per_second=10, burst=timedelta(seconds=2))
     first = write(tenant_id, records("a", 20), limits=limits)
     assert [(rate.unit, rate.per_second) for rate in first.rates] == [("records", 10)]
     assert 1.5 < first.rates[0].owed <= 2
@@ -42,7 +42,7 @@ def test_rate_lets_a_burst_pass_and_then_says_when_to_come_again(tenant_id: str)
 
 
 def test_request_larger_than_the_burst_passes_when_nothing_is_owed(tenant_id: str) -> None:
-    limits = TenantLimits(records_per_second=10, burst=timedelta(seconds=1))
+    limits = WriteLimits(max_records_per_second=10, burst=timedelta(seconds=1))
     assert write(tenant_id, records("a", 30), limits=limits).accepted_count == 30
     with pytest.raises(RateLimited) as refused:
         write(tenant_id, records("b", 1), limits=limits)
@@ -50,14 +50,14 @@ def test_request_larger_than_the_burst_passes_when_nothing_is_owed(tenant_id: st
 
 
 def test_duplicates_cost_nothing(tenant_id: str) -> None:
-    limits = TenantLimits(records_per_second=10, burst=timedelta(seconds=1))
+    limits = WriteLimits(max_records_per_second=10, burst=timedelta(seconds=1))
     for _ in range(5):
         write(tenant_id, records("a", 10), limits=limits)
 
 
 def test_rate_in_bytes_is_of_what_is_kept(tenant_id: str) -> None:
     size = write(tenant_id, records("a", 100), limits=NO_LIMITS).size_bytes
-    limits = TenantLimits(bytes_per_second=size, burst=timedelta(seconds=1))
+    limits = WriteLimits(max_bytes_per_second=size, burst=timedelta(seconds=1))
     write(tenant_id, records("b", 100), limits=limits)
     with pytest.raises(RateLimited) as refused:
         write(tenant_id, records("c", 100), limits=limits)
@@ -65,7 +65,7 @@ def test_rate_in_bytes_is_of_what_is_kept(tenant_id: str) -> None:
 
 
 def test_what_the_tenants_row_says_goes_before_the_default_at_the_next_write(tenant_id: str) -> None:
-    limits = TenantLimits(records_per_second=1, burst=timedelta(seconds=1))
+    limits = WriteLimits(max_records_per_second=1, burst=timedelta(seconds=1))
     tenant = Tenant.objects.filter(tenant_id=tenant_id)
     tenant.update(max_records_per_second=0)
     assert write(tenant_id, records("b", 1_000), limits=limits).rates == ()
@@ -79,7 +79,7 @@ def test_what_the_tenants_row_says_goes_before_the_default_at_the_next_write(ten
 
 
 def test_rate_is_exact_whoever_writes(tenant_id: str) -> None:
-    limits = TenantLimits(records_per_second=100, burst=timedelta(seconds=1))
+    limits = WriteLimits(max_records_per_second=100, burst=timedelta(seconds=1))
     started = time.monotonic()
 
     def client(number: int) -> int:
@@ -98,7 +98,7 @@ def test_rate_is_exact_whoever_writes(tenant_id: str) -> None:
 
 def test_quota_counts_what_is_stored_in_files(tenant_id: str, tmp_path: Path) -> None:
     lake = Lake(tmp_path)
-    limits = TenantLimits(stored_files=2)
+    limits = WriteLimits(max_stored_files=2)
     for name in "ab":
         write(tenant_id, records(name, 1), limits=limits)
         lake.materialize(tenant_id)

@@ -8,7 +8,6 @@ from urllib.request import url2pathname
 from duckmesh.kernel.config import Config, ConfigError
 from storage.local import LocalStore
 from storage.reading import GLOB_CHARACTERS
-from storage.s3 import S3Store
 from storage.store import ObjectStore
 
 
@@ -46,6 +45,8 @@ def open_store(settings: StoreSettings) -> ObjectStore:
     if url.scheme == "s3" and url.netloc:
         if not settings.access_key or not settings.secret_key:
             raise ConfigError("An s3:// store needs DUCKMESH_S3_ACCESS_KEY and DUCKMESH_S3_SECRET_KEY")
+        from storage.s3 import S3Store  # its client takes a sixth of the time in which a program starts
+
         return S3Store(
             bucket=url.netloc,
             prefix=unquote(url.path).strip("/"),

@@ -44,6 +44,9 @@ class ComposeStack(Stack):
         self._outside = ExitStack()
         self._ports: dict[tuple[str, str], int] = {("api", "api"): self.port}
 
+    def _begin(self) -> None:
+        """Nothing is prepared but what the services prepare."""
+
     def __enter__(self) -> Self:
         service = self._outside.enter_context(swift.running_swift())
         self._addresses = {

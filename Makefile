@@ -31,8 +31,8 @@ status: $(INSTALLED) ## show what runs; status 1 if it is not ready
 reset: $(INSTALLED) ## stop the stack and delete its data (FORCE=1: do not ask)
 	@$(PY) -m duckmesh.devstack reset $(if $(FORCE),--force)
 
-test: $(INSTALLED) ## run the tests, two files at a time, against throw-away servers (ARGS=… is passed to pytest)
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -n 2 --dist loadfile -m "not long and not ops and not runbooks and not fuzz and not deploy" $(ARGS)
+test: $(INSTALLED) ## run the tests, three files at a time, against throw-away servers (ARGS=… is passed to pytest)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not long and not ops and not runbooks and not fuzz and not deploy" $(ARGS)
 
 test-long: $(INSTALLED) ## run all tests, soaks and big bodies included
 	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not ops and not runbooks and not fuzz and not deploy" $(ARGS)

@@ -8,7 +8,6 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
-from django.utils.cache import add_never_cache_headers
 
 from api.keys import create_api_key, revoke_api_key
 from api.models import ApiKey, Role
@@ -87,9 +86,7 @@ class ApiKeyAdmin(ModelAdmin):
         )
         self.log_addition(request, ApiKey.objects.get(key_id=created.key_id), "Issued.")
         context |= {"title": "The key is issued", "created": created, "form_url": form_url}
-        response = TemplateResponse(request, "admin/api/apikey/issued.html", context)
-        add_never_cache_headers(response)
-        return response
+        return TemplateResponse(request, "admin/api/apikey/issued.html", context)
 
     @admin.action(description="Revoke: the key opens nothing any more", permissions=["revoke"])
     def revoke(self, request: HttpRequest, chosen: QuerySet[ApiKey]) -> None:

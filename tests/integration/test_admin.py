@@ -6,7 +6,9 @@ from datetime import timedelta
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
-from django.test import Client
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, override_settings
+from django.urls import path
 
 from api.errors import TenantSuspended
 from api.keys import CACHE_FOR, authenticate
@@ -16,6 +18,7 @@ from catalog.limits import own_limits
 from catalog.models import Snapshot, TableDef, Tenant, TenantLimitChange
 from catalog.tables import create_table
 from catalog.tenants import create_tenant
+from duckmesh import urls
 from duckmesh.kernel import clock
 from ingest.models import IngestEvent
 from tests.http import make_key
@@ -175,6 +178,22 @@ def test_a_key_can_be_neither_edited_nor_deleted(operator: Client) -> None:
         answer = operator.post(f"{address}/{page}/", {"name": "x", "post": "yes", "csrfmiddlewaretoken": token})
         assert answer.status_code == 403
     assert ApiKey.objects.get().name == "test"
+
+
+def _forgetful(_request: HttpRequest) -> HttpResponse:
+    return HttpResponse("It is done.")
+
+
+class _Routes:
+    urlpatterns = [path("admin/forgetful", _forgetful), *urls.urlpatterns]
+
+
+def test_a_page_that_does_not_ask_for_the_token_itself_is_protected_all_the_same(operator: Client) -> None:
+    """Django's own pages of the admin ask for it themselves; the middleware is for those that we may add."""
+    token = _token(operator, "/admin/catalog/tenant/add/")
+    with override_settings(ROOT_URLCONF=_Routes):
+        assert operator.post("/admin/forgetful").status_code == 403
+        assert operator.post("/admin/forgetful", {"csrfmiddlewaretoken": token}).status_code == 200
 
 
 def test_a_form_from_elsewhere_is_refused(operator: Client) -> None:

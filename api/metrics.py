@@ -63,6 +63,7 @@ def reading(policy: ScrapePolicy) -> Reading:
                     "claims": database.read_claims,
                     "beat": database.read_tick,
                     "mode": database.read_mode,
+                    "server": database.read_server,
                     "database": database.read_room,
                     "runs": runs.read,
                     "files": partial(database.read_files, tenant_labels=labels, policy=policy.compaction),
@@ -114,7 +115,7 @@ PUBLISH_FAILURES = ("unavailable", "failed")
 
 HOUSEKEEPING = ("keys", "envelopes", "staged_objects", "scratch_files", "query_audit", "running_queries", "runs")
 RUNNER_ENDS = ("retired", "stopped", "died")
-SOURCES = ("lag", "claims", "beat", "mode", "database", "runs", "files", "queues", "disks", "store", "guard")
+SOURCES = ("lag", "claims", "beat", "mode", "server", "database", "runs", "files", "queues", "disks", "store", "guard")
 STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx", "timeout")
 
 

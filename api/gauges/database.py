@@ -7,6 +7,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from api.gauges.family import Gauge
 from catalog.mode import service_mode
+from catalog.server import Standing, standing
 from ingest.backlog import claims
 from ingest.tick import last_tick
 from maintenance.tiers import CompactionPolicy
@@ -31,6 +32,10 @@ FILES_WAITING = Gauge(
     labels=("tenant",),
 )
 READ_ONLY = Gauge(name="duckmesh_read_only", help_text="1 while an operator has the service in read-only mode.")
+SERVER_CHANGED = Gauge(
+    name="duckmesh_catalog_server_changed",
+    help_text="1 while PostgreSQL is not the server that the catalog was last known on, or takes no writes.",
+)
 GAUGES = (
     EXPIRED_CLAIMS,
     OLDEST_CLAIM,
@@ -40,6 +45,7 @@ GAUGES = (
     DATABASE_BYTES,
     FILES_WAITING,
     READ_ONLY,
+    SERVER_CHANGED,
 )
 
 # A plain role sees that others' sessions are there, though not what they do.
@@ -67,6 +73,11 @@ def read_tick() -> Iterator[GaugeMetricFamily]:
 def read_mode() -> Iterator[GaugeMetricFamily]:
     """Whether writes are refused by an operator."""
     yield READ_ONLY.alone(service_mode().read_only)
+
+
+def read_server() -> Iterator[GaugeMetricFamily]:
+    """Whether writes are refused because of whom they would go to."""
+    yield SERVER_CHANGED.alone(standing() != Standing.KNOWN)
 
 
 def read_room() -> Iterator[GaugeMetricFamily]:

@@ -295,7 +295,15 @@ MAINTENANCE = Dashboard(
                     bound=0.85,
                 ),
                 Panel(title="Database", queries=(greatest("duckmesh_database_bytes"),), unit="bytes"),
-                Panel(title="Writes refused", queries=(greatest("duckmesh_writes_refused", "short_of"),), bound=1),
+                Panel(
+                    title="Writes refused",
+                    queries=(
+                        greatest("duckmesh_writes_refused", "short_of"),
+                        ("max(duckmesh_read_only)", "read-only mode"),
+                        ("max(duckmesh_catalog_server_changed)", "PostgreSQL changed"),
+                    ),
+                    bound=1,
+                ),
                 Panel(
                     title="Statements",
                     queries=(("sum(rate(django_db_execute_total[5m]))", "statements"),),

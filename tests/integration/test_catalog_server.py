@@ -62,6 +62,12 @@ def ingest(client: Client, key: str, identity_: str) -> object:
     return client.post("/v1/ingest/events", body, content_type="application/json", headers=bearer(key))
 
 
+def gauge(client: Client) -> float:
+    """What the metrics say."""
+    lines = client.get("/v1/metrics").content.decode().splitlines()
+    return float(next(line for line in lines if line.startswith("duckmesh_catalog_server_changed")).split()[1])
+
+
 def refuses_everything(lake: Lake, tenant_id: str) -> bool:
     """Nothing is issued: no token, no claim, no snapshot; and nothing is deleted."""
     with pytest.raises(CatalogServerChanged):
@@ -105,6 +111,7 @@ def test_promoted_standby_is_noticed_at_once_and_adopted_without_loss(
         assert (found.state, found.measured["standbys"], found.measured["synchronous_standbys"]) == (State.OK, 1, 0)
         with standby.serving():
             assert client.get("/v1/ready").json()["writes"]["server"] == "standby"
+            assert gauge(client) == 1
             assert (
                 Run(capsys, "catalog", "adopt", "--no-loss", "--json").document()["error_code"] == "SERVER_IS_STANDBY"
             )
@@ -119,6 +126,7 @@ def test_promoted_standby_is_noticed_at_once_and_adopted_without_loss(
                 {"taken": False, "short_of": [], "mode": "normal", "server": "changed"},
             )
             assert catalog_checks.server().state == State.FAILED
+            assert gauge(client) == 1
             assert refuses_everything(lake, tenant_id)
             assert resolve(tenant_id=tenant_id).snapshot_id == 2
             shown = Run(capsys, "catalog", "show", "--json")
@@ -130,6 +138,7 @@ def test_promoted_standby_is_noticed_at_once_and_adopted_without_loss(
             adopted = Run(capsys, "catalog", "adopt", "--no-loss", "--json")
             assert (adopted.status, adopted.document()["changed"], adopted.document()["timeline"]) == (0, True, 2)
             assert identity() == life
+            assert gauge(client) == 0
             assert write_ids(tenant_id, "c").max_visibility_token == token + 1
             assert IngestEvent.objects.filter(attempts__gt=0).count() == 0
             lake.materialize(tenant_id)

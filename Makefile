@@ -41,9 +41,9 @@ test-ops: $(INSTALLED) ## prove rules, alerts, routes and dashboards with Debian
 	@sh .ci/ops-packages
 	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m ops tests/ops $(ARGS)
 
-test-runbooks: $(INSTALLED) ## break a stack in each way that a runbook is about, and follow its page
+test-runbooks: $(INSTALLED) ## break a stack in each way that a runbook is about, and follow its page, two pages at a time
 	@sh .ci/ops-packages
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m runbooks tests/runbooks $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -n 2 --dist load --maxschedchunk 1 -m runbooks tests/runbooks $(ARGS)
 
 test-fuzz: $(INSTALLED) ## hold a live API against its OpenAPI document with schemathesis, all checks (FUZZ_SECONDS=…)
 	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m fuzz tests/fuzz $(ARGS)

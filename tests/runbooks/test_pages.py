@@ -1,13 +1,13 @@
 """Each page is followed on a stack that is broken in its way, and then its alerts are silent."""
 
 import json
+import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.ops.conftest import wait_until
-from tests.runbooks.conftest import SETTLE_SECONDS, Operator
+from tests.runbooks.operator import Operator
 from tests.runbooks.pages import names
 
 pytestmark = [pytest.mark.runbooks, pytest.mark.timeout(600)]
@@ -28,22 +28,26 @@ def test_failed_events(operator: Operator) -> None:
 
 def test_high_ingest_lag(operator: Operator) -> None:
     table = operator.table("lagging")
+    operator.keep("DuckMeshAckLatencyHigh", lambda: operator.slow_write(table))
+    operator.restart("worker-materialize", failpoints="materialize.after_claim=sleep:1")
+    operator.keep("DuckMeshWriteToVisibleSlow", lambda: operator.write(table, secrets.token_hex(8)))
     operator.stop("worker-materialize")
-    operator.write(table, "a")
-    operator.wait_for("DuckMeshVisibilityLag", "DuckMeshNoConsumer", "DuckMeshWorkerDown")
+    operator.write(table, *"abcdefgh")
+    operator.wait_for("DuckMeshVisibilityLag", "DuckMeshBacklogDeep", "DuckMeshQueueStalled")
+    operator.wait_for("DuckMeshNoConsumer", "DuckMeshWorkerDown")
     operator.follow("high-ingest-lag")
     operator.wait_for_quiet("high-ingest-lag")
-    assert operator.ids(table) == ["a"]
+    assert set("abcdefgh") <= set(operator.ids(table))
 
 
 def test_stuck_leases(operator: Operator) -> None:
     table = operator.table("stuck")
-    operator.die_at("worker-materialize", "materialize.after_claim")
+    operator.restart("worker-materialize", failpoints="materialize.after_claim=stop")
     operator.write(table, "a")
     operator.wait_to_find("SELECT 1 FROM ingest_claim_batch WHERE state = 'claimed'")
     operator.stop("beat")
     operator.stack.kill("worker-materialize")
-    operator.die_at("worker-maintenance", "run.after_claim")
+    operator.restart("worker-maintenance", failpoints="run.after_claim=stop")
     operator.ask("/v1/retention/run")
     operator.wait_to_find("SELECT 1 FROM gc_run WHERE state = 'running'")
     operator.stack.kill("worker-maintenance")
@@ -73,10 +77,20 @@ def test_beat_silent(operator: Operator) -> None:
 
 
 def test_postgresql_down_or_full(operator: Operator) -> None:
+    table = operator.table("crowded")
+    operator.stop("worker-materialize")
+    operator.write_much(table)
+    operator.wait_for("DuckMeshWritesRefused")
+    with operator.crowd(80):
+        operator.wait_for("DuckMeshConnectionsShort")
     operator.stop("postgres")
     operator.wait_for("DuckMeshCatalogDown")
+    operator.fail_over()
+    operator.wait_for("DuckMeshCatalogServerChanged")
+    operator.stop("postgres")
     operator.follow("postgresql-down-or-full")
     operator.wait_for_quiet("postgresql-down-or-full")
+    assert len(operator.ids(table)) == 200
 
 
 def test_object_store_down(operator: Operator) -> None:
@@ -124,6 +138,12 @@ def test_compaction_behind(operator: Operator) -> None:
     for number in range(12):
         operator.write(table, str(number), wait=True)
     operator.wait_for("DuckMeshCompactionBehind")
+    operator.restart("worker-maintenance", failpoints="compaction.merge.before_commit=raise")
+    operator.ask("/v1/compaction/run")
+    operator.wait_for("DuckMeshCompactionFailing")
+    operator.stop("worker-maintenance")
+    operator.ask("/v1/compaction/run")
+    operator.wait_for("DuckMeshRunsWaiting")
     operator.follow("compaction-behind")
     operator.wait_for_quiet("compaction-behind")
     assert len(operator.ids(table)) == 12
@@ -131,6 +151,10 @@ def test_compaction_behind(operator: Operator) -> None:
 
 def test_gc_stopped(operator: Operator) -> None:
     assert operator.stack.manage("retention").returncode == 0
+    operator.take_store_away()
+    operator.ask("/v1/retention/run", orphans=True)
+    operator.wait_for("DuckMeshGcFailing")
+    operator.restart("minio")
     operator.stop("beat")
     operator.stop("worker-maintenance")
     operator.sql(
@@ -146,12 +170,12 @@ def test_consistency_timeouts(operator: Operator) -> None:
     table = operator.table("late")
     operator.stack.freeze("worker-materialize")
     token = operator.write(table, "a")
-    asked = {"sql": f"SELECT id FROM {table}", "min_visibility_token": token, "consistency_timeout_ms": 50}
-    with operator.stack.api() as api:
-        for _ in range(5):
-            assert api.call("POST", "/v1/query", asked).status == 504
-            time.sleep(1)
-    operator.wait_for("DuckMeshConsistencyTimeouts")
+
+    def ask_too_early() -> None:
+        asked = {"sql": f"SELECT id FROM {table}", "min_visibility_token": token, "consistency_timeout_ms": 50}
+        assert operator.query(asked).status == 504
+
+    operator.keep("DuckMeshConsistencyTimeouts", ask_too_early)
     operator.follow("consistency-timeouts")
     operator.wait_for_quiet("consistency-timeouts")
     assert operator.ids(table) == ["a"]
@@ -159,8 +183,7 @@ def test_consistency_timeouts(operator: Operator) -> None:
 
 def test_snapshot_publish_failures(operator: Operator) -> None:
     table = operator.table("unpublished")
-    operator.stop("worker-materialize")
-    operator.stack.start("worker-materialize", failpoints="materialize.before_commit=raise")
+    operator.restart("worker-materialize", failpoints="materialize.before_commit=raise")
     for number in range(2):
         operator.write(table, str(number))
     operator.wait_for("DuckMeshSnapshotPublishFailures")
@@ -171,14 +194,12 @@ def test_snapshot_publish_failures(operator: Operator) -> None:
 
 def test_slow_queries(operator: Operator) -> None:
     heavy = {"sql": "SELECT count(*) FROM range(30000000000) a(i) WHERE hash(i) = 1", "timeout_ms": 60_000}
-    with operator.stack.api() as api, ThreadPoolExecutor(1) as aside:
 
-        def slow() -> bool:
-            """Asked until it fires: of a histogram that begins with the first query no rate is known."""
-            assert api.call("POST", "/v1/query", {**heavy, "timeout_ms": 800}).status == 504
-            return "DuckMeshQueriesSlow" in operator.monitored.firing()
+    def ask_much() -> None:
+        assert operator.query({**heavy, "timeout_ms": 800}).status == 504
 
-        wait_until(slow, "DuckMeshQueriesSlow fires", seconds=SETTLE_SECONDS)
+    operator.keep("DuckMeshQueriesSlow", ask_much)
+    with ThreadPoolExecutor(1) as aside:
         running = aside.submit(operator.query, heavy)
         operator.follow("slow-queries")
         assert running.result().status == 409
@@ -186,6 +207,13 @@ def test_slow_queries(operator: Operator) -> None:
 
 
 def test_upgrade_and_rollback(operator: Operator) -> None:
+    operator.stop("runners")
+
+    def fail() -> None:
+        assert operator.query({"sql": "SELECT 1"}).status >= 500
+
+    operator.keep("DuckMeshErrorBudgetBurns", fail)
+    operator.keep("DuckMeshErrorBudgetBurnsFast", fail)
     operator.stop("api")
     operator.wait_for("DuckMeshApiDown", "DuckMeshInstanceDown")
     operator.follow("upgrade-and-rollback")
@@ -220,6 +248,14 @@ def test_restore_from_backup(operator: Operator) -> None:
     ((path,),) = operator.sql(
         "SELECT f.path FROM data_file f JOIN table_def t USING (table_id) WHERE t.name = %s", table
     )
+    operator.sql("DELETE FROM restore_drill_run")
+    operator.wait_for("DuckMeshRestoreDrillNever")
+    assert operator.stack.manage("restore_drill").returncode == 0
+    operator.sql(
+        "UPDATE restore_drill_run SET requested_at = requested_at - interval '40 h',"
+        " started_at = started_at - interval '40 h', ended_at = ended_at - interval '40 h'"
+    )
+    operator.wait_for("DuckMeshRestoreDrillOverdue")
     away = operator.directory / "away"
     (operator.objects / path).rename(away)
     assert operator.stack.manage("restore_drill").returncode == 1

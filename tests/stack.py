@@ -1,7 +1,5 @@
 """A whole stack for one test module: the programs of `make up` as child processes on free ports, with a temporary home.
 
-Its database begins as the copy of one that was prepared once: a tenth of a second instead of five of a processor.
-
     with Stack() as stack:
         stack.api().call("GET", "/v1/tables")
         stack.kill("worker-materialize")
@@ -12,6 +10,7 @@ when pytest is killed. Programs die with the thread that started them, so start 
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -19,8 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,13 +29,15 @@ from duckmesh.devstack.credentials import Credentials, read_credentials
 from duckmesh.devstack.http import Api
 from duckmesh.devstack.layout import Home
 from duckmesh.devstack.postgres import THROW_AWAY, Postgres, data_directory
-from duckmesh.devstack.programs import LOOPBACK, Program, check_alive, free_port, spawn, stop, write_private
+from duckmesh.devstack.programs import LOOPBACK, Program, check_alive, free_port, spawn, stop
 from duckmesh.devstack.redis import Redis
 from duckmesh.devstack.stack import Running, is_ready
 from duckmesh.kernel.config import ROOT, Config, load_config
+from tests.prepared import prepared
 from tests.servers import start_janitor
 
 PROGRAMS = ("runners", "api", "worker-materialize", "beat")
+ROLES = ("ingest_writer", "query_reader", "table_admin", "ops_admin")
 SERVERS = ("postgres", "redis")
 READY_SECONDS = 60
 
@@ -63,6 +62,7 @@ class Stack:
         self._failpoints = dict(failpoints or {})
         self._settings = {"DUCKMESH_API_PROCESSES": "1", "DUCKMESH_MATERIALIZE_WORKERS": "1", **(settings or {})}
         self._running: dict[str, tuple[Program, subprocess.Popen[bytes]]] = {}
+        self._spares: list[tuple[str, str]] = []
         self.directory = Path(tempfile.mkdtemp(prefix="duckmesh-test-"))
         self.directory.chmod(0o711)
         self.home = Home(self.directory / "home")
@@ -83,18 +83,10 @@ class Stack:
         addresses.write_stack_env(self.home, memory, chosen, {})
 
     def _begin(self) -> None:
-        """The home and its database are as another's are that was prepared."""
-        other = _prepared()
-        kept = json.loads(other.home.memory.read_text(encoding="utf-8"))
-        secrets = {name: value for name, value in kept.items() if "_port" not in name}  # ports are this one's own
-        write_private(self.home.memory, json.dumps(secrets))
-        credentials = replace(other.credentials, base_url=self.base_url)
-        write_private(self.home.credentials, json.dumps(asdict(credentials)))
-        shutil.copy(other.home.operator, self.home.operator)
+        """The home and its database are as `make up` leaves them."""
         data = data_directory(self.home.root / "postgres")
-        subprocess.run(
-            ["cp", "-a", other.postgres.data, data], check=True
-        )  # keeps the owner, whom PostgreSQL insists on
+        prepared().copy_to(self.home, data=data, base_url=self.base_url)
+        self._spares = list(prepared().spares.items())
 
     def __enter__(self) -> Self:
         try:
@@ -150,6 +142,19 @@ class Stack:
     def api(self, key: str | None = None, *, timeout: float = 60) -> Api:
         """A connection to the API, with the first tenant's key unless another is given."""
         return Api(self.base_url, key or self.key, timeout=timeout)
+
+    def new_tenant(self) -> tuple[str, str]:
+        """A tenant that nobody else has, and its key of every role."""
+        if not self._spares:
+            self._spares.append(self._make_tenant(f"more{secrets.token_hex(4)}"))
+        return self._spares.pop()
+
+    def _make_tenant(self, tenant_id: str) -> tuple[str, str]:
+        self.manage("create_tenant", tenant_id).check_returncode()
+        roles = [option for role in ROLES for option in ("--role", role)]
+        made = self.manage("create_api_key", tenant_id, *roles, "--json")
+        made.check_returncode()
+        return tenant_id, json.loads(made.stdout)["api_key"]
 
     def environ(self, name: str = "") -> dict[str, str]:
         """The environment of the program `name`, or of a command beside the stack."""
@@ -276,25 +281,3 @@ class Stack:
             self.stop(name)
         for directory in (self.postgres.data, self.directory):
             shutil.rmtree(directory, ignore_errors=True)
-
-
-class _Bare(Stack):
-    """A stack that is prepared from nothing, as `make up` does it."""
-
-    def _begin(self) -> None:
-        pass
-
-    def prepare(self) -> None:
-        command = [sys.executable, "-m", "duckmesh.devstack.bootstrap"]
-        subprocess.run(command, env=self.environ(), cwd=ROOT, check=True, capture_output=True, timeout=60)
-        super().prepare()
-
-
-@cache
-def _prepared() -> Stack:
-    """What the stacks of this process begin as. Its server stands still."""
-    stack = _Bare(programs=())
-    stack.start("postgres")
-    stack.prepare()
-    stack.stop("postgres")
-    return stack

@@ -32,16 +32,15 @@ def demo(contract_stack: Stack) -> Iterator[Caller]:
 
 
 @pytest.fixture(scope="session")
-def other_key(contract_stack: Stack) -> str:
-    """A key of another tenant, with every role."""
-    assert contract_stack.manage("create_tenant", "other").returncode == 0
-    return make_key(contract_stack, "other", "ingest_writer", "query_reader", "table_admin", "ops_admin")
+def others(contract_stack: Stack) -> tuple[str, str]:
+    """Another tenant, and its key of every role."""
+    return contract_stack.new_tenant()
 
 
 @pytest.fixture
-def other(contract_stack: Stack, other_key: str) -> Iterator[Caller]:
+def other(contract_stack: Stack, others: tuple[str, str]) -> Iterator[Caller]:
     """Another tenant, with every role."""
-    caller = Caller(contract_stack.base_url, other_key)
+    caller = Caller(contract_stack.base_url, others[1])
     yield caller
     caller.close()
 

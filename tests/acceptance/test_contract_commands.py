@@ -11,24 +11,15 @@ import pytest
 from tests.acceptance.caller import Caller, problem_of
 from tests.stack import Stack
 
-COMMANDS = ("create_tenant", "create_api_key", "revoke_api_key", "lag", "requeue_expired", "replay_failed")
-
-# Arguments, exit status, and what the one JSON document says; None where the arguments themselves are wrong.
+# Arguments, exit status, and what the one JSON document says; None where the arguments themselves are wrong. What else
+# each command says is held against tests/integration/test_commands.py, without the start of a program for each.
 CASES: list[tuple[tuple[str, ...], int, dict[str, Any] | None]] = [
     (("create_tenant", "acme", "--name", "Acme Ltd"), 0, {"tenant_id": "acme", "name": "Acme Ltd"}),
     (("create_tenant", "demo"), 1, {"error_code": "TENANT_EXISTS"}),
-    (("create_tenant", "Not An Id"), 2, {"error_code": "INVALID_REQUEST"}),
     (("create_tenant",), 2, None),
-    (("create_api_key", "nobody", "--role", "ops_admin"), 1, {"error_code": "TENANT_NOT_FOUND"}),
-    (("create_api_key", "demo", "--role", "emperor"), 2, None),
-    (("create_api_key", "demo"), 2, None),
-    (("revoke_api_key", "aaaaaaaaaaaa"), 1, {"error_code": "API_KEY_NOT_FOUND"}),
     (("lag", "demo"), 0, {"tenant_id": "demo", "failed_events": 0}),
-    (("lag", "nobody"), 1, {"error_code": "TENANT_NOT_FOUND"}),
     (("requeue_expired",), 0, {"requeued_claims": 0}),
-    (("requeue_expired", "demo"), 2, None),
     (("replay_failed",), 0, {"replayed": 0, "failed_event_ids": []}),
-    (("replay_failed", "--tenant", "nobody"), 1, {"error_code": "TENANT_NOT_FOUND"}),
 ]
 
 
@@ -63,13 +54,6 @@ def test_the_exit_status_and_the_one_document_say_what_became_of_it(
     assert document.items() >= expected.items()
     if status:
         assert document["message"] in run.stderr
-
-
-def test_every_command_explains_itself(contract_stack: Stack) -> None:
-    for name, run in zip(COMMANDS, run_all(contract_stack, [(name, "--help") for name in COMMANDS]), strict=True):
-        assert run.returncode == 0
-        assert run.stdout.startswith(f"usage: manage.py {name}")
-        assert "--json" in run.stdout
 
 
 def test_a_key_is_made_used_and_revoked(contract_stack: Stack, nobody: Caller) -> None:

@@ -147,15 +147,3 @@ def test_a_key_that_is_revoked_elsewhere_ends_within_a_second_in_every_process(s
     assert (revoked.returncode, json.loads(revoked.stdout)["revoked"]) == (0, True)
     time.sleep(1)
     assert {call(stack, "GET", "/v1/tables", key=created["api_key"]).status for _ in range(20)} == {401}
-
-
-def test_commands_write_one_document_and_nothing_else(stack: Stack) -> None:
-    for arguments, status in (
-        (("lag", stack.tenant), 0),
-        (("requeue_expired",), 0),
-        (("create_tenant", stack.tenant), 1),
-    ):
-        run = stack.manage(*arguments, "--json")
-        assert run.returncode == status, run.stderr
-        assert isinstance(json.loads(run.stdout), dict)
-        assert run.stdout.count("\n") == 1

@@ -12,7 +12,6 @@ import pytest
 
 from duckmesh.devstack.http import Answer
 from tests.acceptance.caller import Caller, new_name, problem_of
-from tests.acceptance.conftest import make_key
 from tests.stack import Stack
 
 SETTINGS = {"DUCKMESH_API_PROCESSES": "2", "DUCKMESH_MAX_BUS_BYTES": "512KiB"}
@@ -27,27 +26,36 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture
-def tenant(stack: Stack) -> str:
-    """A tenant of its own."""
-    tenant_id = new_name("limited")
-    assert stack.manage("create_tenant", tenant_id).returncode == 0
-    return tenant_id
+def own(stack: Stack) -> tuple[str, str]:
+    """A tenant of its own, and its key."""
+    return stack.new_tenant()
 
 
 @pytest.fixture
-def callers(stack: Stack, tenant: str) -> Iterator[list[Caller]]:
+def tenant(own: tuple[str, str]) -> str:
+    return own[0]
+
+
+@pytest.fixture
+def callers(stack: Stack, own: tuple[str, str]) -> Iterator[list[Caller]]:
     """So many connections of the tenant that both processes have some of them."""
-    key = make_key(stack, tenant, "ingest_writer", "table_admin", "query_reader")
     with ExitStack() as open_ones:
-        made = [Caller(stack.base_url, key) for _ in range(12)]
+        made = [Caller(stack.base_url, own[1]) for _ in range(12)]
         for caller in made:
             open_ones.callback(caller.close)
         yield made
 
 
-def set_limit(stack: Stack, tenant: str, option: str, value: object) -> None:
+def set_limit(stack: Stack, tenant: str, limit: str, value: int | None) -> None:
+    """In the tenant's row, where the command writes it too."""
+    with closing(psycopg2.connect(stack.config.database_url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(f"UPDATE tenant SET max_{limit} = %s WHERE tenant_id = %s", [value, tenant])
+        assert cursor.rowcount == 1
+
+
+def order_limit(stack: Stack, tenant: str, option: str, value: str) -> None:
     """By command, as an operator would."""
-    done = stack.manage("limits", tenant, option, str(value))
+    done = stack.manage("limits", tenant, option, value)
     assert done.returncode == 0, done.stderr
 
 
@@ -74,7 +82,7 @@ def hammer(callers: list[Caller], table: str, body: Callable[[], object], *, sec
 
 def test_a_rate_in_records_is_exact_across_processes(stack: Stack, tenant: str, callers: list[Caller]) -> None:
     table = callers[0].create({"n": "int64"})
-    set_limit(stack, tenant, "--records-per-second", 200)
+    set_limit(stack, tenant, "records_per_second", 200)
     seconds, taken = hammer(callers, table, lambda: {"records": [{"payload": {"n": 1}}] * 7}, seconds=2.5)
     most = 200 * (seconds + BURST)
     assert 0.7 * most < 7 * taken <= most
@@ -82,7 +90,7 @@ def test_a_rate_in_records_is_exact_across_processes(stack: Stack, tenant: str, 
 
 def test_a_rate_in_bytes_is_exact_across_processes(stack: Stack, tenant: str, callers: list[Caller]) -> None:
     table = callers[0].create({"text": "string"})
-    set_limit(stack, tenant, "--bytes-per-second", "40KiB")
+    set_limit(stack, tenant, "bytes_per_second", 40 * 2**10)
 
     def body() -> object:
         return {"records": [{"payload": {"text": secrets.token_urlsafe(1_000)}}]}
@@ -103,11 +111,11 @@ def test_a_changed_rate_holds_at_the_next_write_of_every_process(
     body = {"records": [{"payload": {"n": 1}}] * 100}
     for caller in callers:
         assert caller.send(table, body).status == 200
-    set_limit(stack, tenant, "--records-per-second", 10)
+    order_limit(stack, tenant, "--records-per-second", "10")
     assert callers[0].send(table, body).status == 200
     for caller in callers:
         problem_of(caller.send(table, body), 429, "RATE_LIMITED")
-    set_limit(stack, tenant, "--records-per-second", "none")
+    order_limit(stack, tenant, "--records-per-second", "none")
     for caller in callers:
         assert caller.send(table, body).status == 200
 
@@ -124,7 +132,7 @@ def test_answers_tell_what_is_left_of_the_rate(stack: Stack, tenant: str, caller
     caller = callers[0]
     table = caller.create({"n": "int64"})
     assert "ratelimit" not in caller.send(table, {"records": [{"payload": {"n": 1}}]}).headers
-    set_limit(stack, tenant, "--records-per-second", 10)
+    set_limit(stack, tenant, "records_per_second", 10)
     taken = fields(caller.send(table, {"records": [{"payload": {"n": 1}}] * 15}))
     assert taken["ratelimit-policy"] == {"q": 20, "w": 2}
     assert 5 <= taken["ratelimit"]["r"] < 10
@@ -140,7 +148,7 @@ def test_answers_tell_what_is_left_of_the_rate(stack: Stack, tenant: str, caller
 
 def test_a_quota_is_held_and_shown_until_it_is_raised(stack: Stack, tenant: str, callers: list[Caller]) -> None:
     table = callers[0].create({"n": "int64"})
-    set_limit(stack, tenant, "--stored-files", 1)
+    set_limit(stack, tenant, "stored_files", 1)
     callers[0].ingest(table, {"payload": {"n": 1}}, wait=True)
     for caller in callers:
         answer = caller.send(table, {"records": [{"payload": {"n": 1}}]})
@@ -149,7 +157,7 @@ def test_a_quota_is_held_and_shown_until_it_is_raised(stack: Stack, tenant: str,
     shown = callers[0].call("GET", "/v1/limits").json()
     assert (shown["limits"]["max_stored_files"], shown["usage"]["stored_files"]) == (1, 1)
     assert shown["usage"]["stored_bytes"] > 0
-    set_limit(stack, tenant, "--stored-files", 100)
+    set_limit(stack, tenant, "stored_files", 100)
     for caller in callers:
         assert caller.send(table, {"records": [{"payload": {"n": 1}}]}).status == 200
 
@@ -159,7 +167,7 @@ def test_too_many_pending_records_are_refused_until_they_are_visible(
 ) -> None:
     table = callers[0].create({"n": "int64"})
     body = {"records": [{"payload": {"n": 1}}] * 60}
-    set_limit(stack, tenant, "--pending-records", 100)
+    set_limit(stack, tenant, "pending_records", 100)
     stack.stop(WORKER)
     assert callers[0].send(table, body).status == 200
     for caller in callers:

@@ -14,9 +14,8 @@ import pytest
 from duckmesh.devstack.http import Answer
 from tests.acceptance.caller import Caller, new_name, problem_of
 from tests.acceptance.conftest import make_key
-from tests.stack import Stack
+from tests.stack import ROLES, Stack
 
-ROLES = ("ingest_writer", "query_reader", "table_admin", "ops_admin")
 OPEN = ("/v1/health", "/v1/ready", "/v1/metrics", "/v1/openapi.json", "/v1/docs")
 LATE = 2**40
 """An id or token that nobody has been given."""
@@ -72,11 +71,12 @@ def test_no_operation_answers_without_a_key_of_one_of_its_roles(
 
 
 def test_headers_change_neither_tenant_nor_role_nor_address_nor_method(
-    by_role: dict[str, Caller], other_key: str, contract_stack: Stack
+    by_role: dict[str, Caller], others: tuple[str, str], contract_stack: Stack
 ) -> None:
     reader = by_role["query_reader"]
+    tenant_id, key = others
     for headers in (
-        {"X-Tenant-ID": "other", "X-Tenant": "other", "Tenant": "other", "X-DuckMesh-Tenant": "other"},
+        dict.fromkeys(("X-Tenant-ID", "X-Tenant", "Tenant", "X-DuckMesh-Tenant"), tenant_id),
         {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Forwarded": "for=127.0.0.1;host=other"},
         {"X-Forwarded-User": "admin", "Remote-User": "admin", "X-Remote-User": "admin", "REMOTE_USER": "admin"},
         {"X-Role": "ops_admin", "X-Roles": "ops_admin,table_admin"},
@@ -84,7 +84,7 @@ def test_headers_change_neither_tenant_nor_role_nor_address_nor_method(
         {"X-HTTP-Method-Override": "POST", "X-Method-Override": "POST", "X-HTTP-Method": "DELETE"},
         {"X-Forwarded-Host": "elsewhere.example", "X-Host": "elsewhere.example", "X-Forwarded-Server": "x.example"},
         {"X-Forwarded-Proto": "https", "X-Forwarded-Ssl": "on", "X-Forwarded-Port": "443"},
-        {"X-API-Key": other_key},  # beside the Authorization that counts
+        {"X-API-Key": key},  # beside the Authorization that counts
         {"Cookie": "duckmesh_session=forged; sessionid=forged"},
     ):
         answer = reader.call("GET", "/v1/tables", headers=headers)
@@ -92,7 +92,7 @@ def test_headers_change_neither_tenant_nor_role_nor_address_nor_method(
         assert b"elsewhere" not in answer.body
         assert "strict-transport-security" not in answer.headers
         assert reader.call("GET", "/v1/lag", headers=headers).status == 403
-    for query in ("tenant_id=other", "tenant=other", "role=ops_admin", "_method=DELETE"):
+    for query in (f"tenant_id={tenant_id}", f"tenant={tenant_id}", "role=ops_admin", "_method=DELETE"):
         assert reader.call("GET", f"/v1/tables?{query}").json()["tenant_id"] == contract_stack.tenant
 
 

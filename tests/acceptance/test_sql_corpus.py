@@ -9,7 +9,6 @@ import pytest
 from pyarrow import ipc
 
 from tests.acceptance.caller import Caller
-from tests.acceptance.conftest import make_key
 from tests.sql_tables import ARROW, bare_duckdb, fill, shown
 from tests.stack import Stack
 
@@ -26,8 +25,7 @@ def bare() -> Iterator[duckdb.DuckDBPyConnection]:
 @pytest.fixture(scope="module")
 def analyst(contract_stack: Stack, bare: duckdb.DuckDBPyConnection) -> Iterator[Caller]:
     """A tenant whose tables have these names."""
-    assert contract_stack.manage("create_tenant", "analyst").returncode == 0
-    key = make_key(contract_stack, "analyst", "ingest_writer", "query_reader", "table_admin")
+    _, key = contract_stack.new_tenant()
     with closing(Caller(contract_stack.base_url, key)) as caller:
         fill(caller, bare)
         yield caller

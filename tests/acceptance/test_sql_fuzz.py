@@ -21,7 +21,6 @@ from pyarrow import ipc
 
 from duckmesh.devstack.http import Answer
 from tests.acceptance.caller import Caller
-from tests.acceptance.conftest import make_key
 from tests.acceptance.test_sql_corpus import STATEMENTS
 from tests.runners import attacks
 from tests.sql_tables import ARROW, bare_duckdb, fill, shown
@@ -30,7 +29,6 @@ from tests.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 CODES = set(re.findall(r"^\| `([A-Z_]+)` \| \d", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), re.M))
-ROLES = ("ingest_writer", "query_reader", "table_admin", "ops_admin")
 FORMS = (ARROW, "application/json", "text/csv", "application/x-ndjson", "application/vnd.apache.parquet")
 LISTINGS = (
     "/v1/query/schema",
@@ -128,7 +126,7 @@ class Bare:
 def arena(contract_stack: Stack) -> Iterator[Arena]:
     stack, bare = contract_stack, Bare()
     with closing(bare), bare_duckdb() as rows:
-        tenants = [make_tenant(stack, name, rows) for name in ("fuzzone", "fuzztwo")]
+        tenants = [make_tenant(stack, rows) for _ in range(2)]
         for tenant, other in zip(tenants, reversed(tenants), strict=True):
             tenant.foreign = (*other.canaries, *secrets_of(stack))
         yield Arena(one=tenants[0], two=tenants[1], stack=stack, bare=bare)
@@ -136,10 +134,9 @@ def arena(contract_stack: Stack) -> Iterator[Arena]:
             tenant.caller.close()
 
 
-def make_tenant(stack: Stack, name: str, rows: duckdb.DuckDBPyConnection) -> Tenant:
+def make_tenant(stack: Stack, rows: duckdb.DuckDBPyConnection) -> Tenant:
     """A tenant with the tables of the grammar and one that consists of canaries."""
-    assert stack.manage("create_tenant", name).returncode == 0
-    key = make_key(stack, name, *ROLES)
+    name, key = stack.new_tenant()
     caller = Caller(stack.base_url, key)
     fill(caller, rows)
     table, column, value, pinned = (f"canary_{what}_of_{name}" for what in ("table", "column", "value", "pin"))

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from django.core.management import load_command_class
+from django.core.management import get_commands, load_command_class
 
 from api.keys import authenticate
 from api.models import ApiKey
@@ -16,7 +16,10 @@ from tests.lake import fail_oldest, write_ids
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-APPS = {"create_tenant": "catalog", "suspend_tenant": "catalog", "create_api_key": "api", "revoke_api_key": "api"}
+OF_THE_CONTRACT = (
+    *("create_tenant", "create_api_key", "revoke_api_key", "lag", "compact", "retention", "integrity"),
+    *("restore_drill", "backup", "restore", "requeue_expired", "replay_failed"),
+)
 
 
 class Run:
@@ -26,7 +29,7 @@ class Run:
         capsys.readouterr()
         self.status: int | str | None = 0
         try:
-            load_command_class(APPS.get(name, "ingest"), name).run_from_argv(["manage.py", name, *arguments])
+            load_command_class(get_commands()[name], name).run_from_argv(["manage.py", name, *arguments])
         except SystemExit as end:
             self.status = end.code
         self.out, self.err = capsys.readouterr()
@@ -60,6 +63,14 @@ def test_people_get_sentences(capsys: pytest.CaptureFixture[str]) -> None:
     assert authenticate(lines[1], clock.now()) is not None
 
 
+@pytest.mark.parametrize("name", OF_THE_CONTRACT)
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    shown = Run(capsys, name, "--help")
+    assert shown.status == 0
+    assert shown.out.startswith(f"usage: manage.py {name}")
+    assert "--json" in shown.out
+
+
 def test_an_expiry_is_a_time_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
     create_tenant(tenant_id="acme")
     Run(capsys, "create_api_key", "acme", "--role", "ops_admin", "--expires", "2999-01-31")
@@ -71,6 +82,7 @@ def test_an_expiry_is_a_time_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("create_tenant", "acme"), 1, "TENANT_EXISTS"),
         (("create_tenant", "../x"), 2, "INVALID_REQUEST"),
+        (("create_tenant", "Not An Id"), 2, "INVALID_REQUEST"),
         (("create_api_key", "nobody", "--role", "ops_admin"), 1, "TENANT_NOT_FOUND"),
         (("create_api_key", "acme", "--role", "ops_admin", "--expires", "2001-01-01"), 2, "INVALID_REQUEST"),
         (("revoke_api_key", "nothing"), 1, "API_KEY_NOT_FOUND"),

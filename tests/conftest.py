@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.conf import settings
+from django.test import TransactionTestCase
 
 from duckmesh.devstack.errors import StackError
 from duckmesh.kernel.acting import act_for_all_by_default
@@ -31,6 +32,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """The processes of `-n` start servers of their own, so they must not find these when they begin."""
     if getattr(config.option, "numprocesses", None):
         del os.environ["DJANGO_SETTINGS_MODULE"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def emptied_quickly() -> Iterator[None]:
+    """Tests that commit leave an empty database, in our way instead of Django's."""
+    from tests.emptying import empty_database  # its models cannot be imported before pytest-django's setup
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _case: empty_database())
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -27,13 +27,12 @@ from tests.backups import address
 from tests.clusters import Cluster, cluster, copy_of, eventually
 from tests.factories import make_table, make_tenant
 from tests.http import bearer, make_key, problem_of
-from tests.integration.test_commands import APPS, Run
+from tests.integration.test_commands import Run
 from tests.lake import Lake, write_ids
 from tests.serving import serving
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-APPS |= {"catalog": "maintenance"}
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = address("postgres")
 CAUGHT_UP = "SELECT coalesce(bool_or(replay_lsn >= pg_current_wal_lsn()), false) FROM pg_stat_replication"

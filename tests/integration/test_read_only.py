@@ -21,13 +21,12 @@ from maintenance.runs import MODELS
 from tests.factories import make_table, make_tenant
 from tests.http import bearer, make_key, problem_of
 from tests.integration.test_admin import operator, submit
-from tests.integration.test_commands import APPS, Run
+from tests.integration.test_commands import Run
 from tests.lake import Lake, fail_oldest, write_ids
 from tests.runs import ask, row, run_here
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-APPS |= {"mode": "catalog", "compact": "maintenance", "retention": "maintenance"}
 __all__ = ["operator"]
 
 NORMAL, READ_ONLY = ServiceMode.Mode.NORMAL, ServiceMode.Mode.READ_ONLY

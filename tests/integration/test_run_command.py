@@ -9,14 +9,11 @@ import pytest
 from maintenance.models import CompactionRun, IntegrityRun, Run
 from maintenance.runs import finish_run
 from tests.factories import make_snapshot, make_table, make_tenant
-from tests.integration.test_commands import APPS
 from tests.integration.test_commands import Run as Command
 from tests.runs import ask, claimed
 from tests.together import Background
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-APPS |= {"compact": "maintenance", "integrity": "maintenance"}
 
 
 def test_a_command_is_a_run_in_the_history_and_prints_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,11 @@
 """What a browser is told and given, over real HTTP: headers of every kind of answer, and the admin's cookies."""
 
-import http.client
 import re
-from http.cookies import Morsel, SimpleCookie
-from urllib.parse import urlencode
 
 import pytest
 
 from api.headers import ADMIN, DATA, DOCS
+from tests.acceptance.browser import PASSWORD, Browser
 from tests.acceptance.caller import Caller
 from tests.stack import Stack
 
@@ -33,7 +31,6 @@ ANSWERS = {
     "login": ("GET", "/admin/login/", 200, ADMIN),
     "no such page of the admin": ("GET", "/admin/none", 302, ADMIN),
 }
-PASSWORD = "correct horse battery"
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -79,36 +76,6 @@ def test_the_docs_start_from_their_own_script(nobody: Caller) -> None:
     assert b"/v1/openapi.json" in script.body
 
 
-class Browser:
-    """Keeps cookies as they come and sends them where their path allows."""
-
-    def __init__(self, stack: Stack, **headers: str) -> None:
-        self._port, self._headers = stack.port, headers
-        self.jar: dict[str, Morsel[str]] = {}
-
-    def open(self, method: str, path: str, form: dict[str, str] | None = None) -> tuple[int, str]:
-        """Status and text of the answer."""
-        sent = "; ".join(f"{name}={c.value}" for name, c in self.jar.items() if path.startswith(c["path"]))
-        body = urlencode(form) if form is not None else None
-        headers = {**self._headers, "Cookie": sent, "Content-Type": "application/x-www-form-urlencoded"}
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
-        try:
-            connection.request(method, path, body, headers)
-            answer = connection.getresponse()
-            for line in answer.headers.get_all("Set-Cookie", []):
-                self.jar.update(SimpleCookie(line))
-            return answer.status, answer.read().decode()
-        finally:
-            connection.close()
-
-    def login(self) -> int:
-        """The status of the login."""
-        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', self.open("GET", "/admin/login/")[1])
-        assert token
-        form = {"username": "browsing", "password": PASSWORD, "csrfmiddlewaretoken": token[1], "next": "/admin/"}
-        return self.open("POST", "/admin/login/", form)[0]
-
-
 @pytest.fixture(scope="module")
 def operator(contract_stack: Stack) -> None:
     code = f"from django.contrib.auth.models import User; User.objects.create_superuser('browsing', '', '{PASSWORD}')"
@@ -119,7 +86,7 @@ def operator(contract_stack: Stack) -> None:
 @pytest.mark.usefixtures("operator")
 def test_cookies_are_the_admins_alone_and_no_script_reads_them(contract_stack: Stack) -> None:
     browser = Browser(contract_stack)
-    assert browser.login() == 302
+    assert browser.login("browsing") == 302
     assert set(browser.jar) == {"duckmesh_session", "duckmesh_csrf"}
     for cookie in browser.jar.values():
         assert (cookie["path"], cookie["httponly"], cookie["samesite"]) == ("/admin/", True, "Lax")
@@ -129,15 +96,13 @@ def test_cookies_are_the_admins_alone_and_no_script_reads_them(contract_stack: S
 @pytest.mark.usefixtures("operator")
 def test_a_form_without_the_sessions_token_changes_nothing(contract_stack: Stack) -> None:
     browser = Browser(contract_stack)
-    assert browser.login() == 302
+    assert browser.login("browsing") == 302
     form = {"tenant_id": "forged", "name": "x"}
     for extra in ({}, {"csrfmiddlewaretoken": "x" * 64}):
         assert browser.open("POST", "/admin/catalog/tenant/add/", {**form, **extra})[0] == 403
     elsewhere = Browser(contract_stack, Origin="https://elsewhere.example")
     elsewhere.jar = browser.jar
-    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', browser.open("GET", "/admin/catalog/tenant/add/")[1])
-    assert token
-    sent = {**form, "csrfmiddlewaretoken": token[1]}
+    sent = {**form, "csrfmiddlewaretoken": browser.token("/admin/catalog/tenant/add/")}
     assert elsewhere.open("POST", "/admin/catalog/tenant/add/", sent)[0] == 403
     assert "forged" not in browser.open("GET", "/admin/catalog/tenant/")[1]
 
@@ -145,7 +110,7 @@ def test_a_form_without_the_sessions_token_changes_nothing(contract_stack: Stack
 @pytest.mark.usefixtures("operator")
 def test_a_session_opens_nothing_of_the_api(contract_stack: Stack) -> None:
     browser = Browser(contract_stack)
-    assert browser.login() == 302
+    assert browser.login("browsing") == 302
     for cookie in browser.jar.values():
         cookie["path"] = "/"  # as a browser that minds no path
     assert browser.open("GET", "/v1/tables")[0] == 401

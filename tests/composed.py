@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import psycopg2
 from psycopg2 import sql
@@ -132,7 +133,8 @@ class ComposeStack(Stack):
 
     def _beside(self) -> dict[str, str]:
         """Of a command beside the services, in the home where the tests look for what it leaves."""
-        own = {"DUCKMESH_HOME": str(self.home.root), "DUCKMESH_HOST": LOOPBACK, "DUCKMESH_PORT": str(self.port)}
+        port = str(urlsplit(self.base_url).port)
+        own = {"DUCKMESH_HOME": str(self.home.root), "DUCKMESH_HOST": LOOPBACK, "DUCKMESH_PORT": port}
         return self.environ("migrate") | own
 
     def _program(self, name: str) -> Program:

@@ -125,6 +125,11 @@ class Stack:
         return {"api": f"{self.base_url}/v1/metrics", **workers}
 
     @property
+    def publishers(self) -> list[str]:
+        """The workers that run and publish."""
+        return [name for name in self._running if name.startswith("worker-materialize")]
+
+    @property
     def tenant(self) -> str:
         """The first tenant."""
         return self.credentials.tenant_id

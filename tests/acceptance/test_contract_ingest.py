@@ -220,7 +220,8 @@ def test_waits_that_run_out_say_what_is_accepted_and_how_far_visibility_is(
     demo: Caller, table: str, contract_stack: Stack
 ) -> None:
     seen = demo.ingest(table, record("seen"), wait=True)["max_visibility_token"]
-    contract_stack.freeze("worker-materialize")
+    for worker in contract_stack.publishers:
+        contract_stack.freeze(worker)
     try:
         body = {"records": [record("late")], "wait_for_visibility": True, "visibility_timeout_ms": 200}
         problem = problem_of(demo.send(table, body), 504, "CONSISTENCY_TIMEOUT")
@@ -244,6 +245,7 @@ def test_waits_that_run_out_say_what_is_accepted_and_how_far_visibility_is(
         assert lag["oldest_pending_lag_ms"] >= 200
         assert b"\nduckmesh_ingest_lag_events 1.0" in demo.call("GET", "/v1/metrics").body
     finally:
-        contract_stack.thaw("worker-materialize")
+        for worker in contract_stack.publishers:
+            contract_stack.thaw(worker)
     rows = demo.rows(f"SELECT id FROM {table} ORDER BY id", min_visibility_token=token, consistency_timeout_ms=20_000)
     assert rows == [["late"], ["seen"]]

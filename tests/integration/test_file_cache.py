@@ -63,9 +63,9 @@ def settings(directory: Path, max_bytes: int, heard: list[tuple[str, str, str]] 
     )
 
 
-def make_object(store: LocalStore, name: str, size: int = 100) -> ReadFile:
+def make_object(store: LocalStore, name: str, size: int = 100, *, tenant_id: str = "acme") -> ReadFile:
     data = (name * size).encode()[:size]
-    key = f"acme/{name}.parquet"
+    key = f"{tenant_id}/{name}.parquet"
     store.put(key, data)
     return ReadFile(path=key, row_count=1, size_bytes=size, sha256=hashlib.sha256(data).hexdigest(), schema_version=1)
 
@@ -95,6 +95,20 @@ def test_file_is_fetched_once_into_its_tenants_directory(
     cache(1_000).bring(tenant_id="other", files=files[:1])
     assert store.fetches == 3, "no tenant learns from the cache what another has"
     assert left_overs(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", [RemoteStore, LocalStore])
+def test_what_a_tenants_statements_may_open_holds_no_file_of_another(kind: type[LocalStore], tmp_path: Path) -> None:
+    store = kind(root=tmp_path / "store")
+    source = file_source(store=store, cache=settings(tmp_path / "cache", 1_000))
+    places = {}
+    for tenant_id in ("acme", "acme-2"):
+        file = make_object(store, "a", tenant_id=tenant_id)
+        (path,) = source.bring(tenant_id=tenant_id, files=[file]).paths
+        places[tenant_id] = (Path(source.tenant_dir(tenant_id=tenant_id)), Path(path))
+    (first, one), (second, another) = places.values()
+    assert first in one.parents and second in another.parents
+    assert first not in another.parents and second not in one.parents
 
 
 def test_damaged_or_missing_object_never_enters_the_cache(

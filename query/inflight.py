@@ -17,11 +17,13 @@ from django.db import Error, connection
 
 from duckmesh.kernel.acting import acting_for_all
 from query.cancel import Cancellation
-from query.shown import Shown, forget, show_and_hear
+from query.shown import Shown, forget, show_and_hear, tell_heard
 
 SHOW_AFTER = 0.4
 LOOK_INTERVAL = 0.2
 TOUCH_INTERVAL = 5.0
+LINGER = 1.0
+"""For whoever has asked, the row of a query that was called off says for so long that this was heard."""
 IDLE_BEFORE_CLOSE = 10.0
 
 log = structlog.get_logger(__name__)
@@ -66,6 +68,7 @@ class Inflight:
         self._changed = threading.Condition()
         self._flights: dict[str, Flight] = {}
         self._touched: dict[str, float] = {}  # the rows there are, and when they were last written
+        self._heard: dict[str, float] = {}  # of these, when they were last called off
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -138,15 +141,22 @@ class Inflight:
         """The rows are those of the long queries of this process, and what others asked of these is being done."""
         with self._changed:
             long = {name: flight for name, flight in self._flights.items() if flight.seconds > SHOW_AFTER}
-        if gone := [name for name in self._touched if name not in long]:
+        now = time.monotonic()
+        ended = [name for name in self._touched if name not in long]
+        if gone := [name for name in ended if now - self._heard.get(name, -LINGER) >= LINGER]:
             forget(gone)
             for name in gone:
                 del self._touched[name]
+                self._heard.pop(name, None)
         if not long:
             return
-        now = time.monotonic()
         due = [name for name in long if now - self._touched.get(name, -TOUCH_INTERVAL) >= TOUCH_INTERVAL]
         cancelled = show_and_hear(write=[long[name].shown for name in due], read=list(long))
         self._touched.update(dict.fromkeys(due, now))
-        for name in cancelled:
+        with self._changed:
+            heard = [name for name in cancelled if name in self._flights]
+        for name in heard:
             long[name].cancellation.ask()
+        if heard:
+            tell_heard(heard)
+            self._heard.update(dict.fromkeys(heard, now))

@@ -1,18 +1,19 @@
 """The rows of queries that run: what the processes of a service tell each other about them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db.models import F
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Now
 
 from query.models import RunningQuery
 
 # A process writes its rows anew every 5 s. A row that is older belongs to a process that was killed.
 STALE_AFTER = timedelta(seconds=15)
 ROW_COMES_WITHIN = 0.8
+HEARD_WITHIN = 2.0
 LOOK_INTERVAL = 0.1
 
 
@@ -73,16 +74,34 @@ def shown_of(tenant_id: str) -> list[Shown]:
     ]
 
 
+def tell_heard(query_ids: Sequence[str]) -> None:
+    """Whoever wants these queries cancelled knows that their process is stopping them: the rows are written anew."""
+    rows = RunningQuery.objects.filter(query_id__in=query_ids, cancel_requested_at__gte=F("seen_at"))
+    rows.update(seen_at=Now())
+
+
 def request_cancel(*, tenant_id: str, query_id: str) -> bool:
-    """The process that runs the query will stop it in a moment; False if no process runs such a query of the tenant."""
-    until = time.monotonic() + ROW_COMES_WITHIN
-    while True:
-        row = RunningQuery.objects.filter(tenant_id=tenant_id, query_id=query_id, seen_at__gt=Now() - STALE_AFTER)
-        if row.update(cancel_requested_at=Coalesce(F("cancel_requested_at"), Now())):
-            return True
+    """The process that runs the query is stopping it; False if no process runs such a query of the tenant.
+
+    The row of a query outlives it for a moment, so its process has the last word; one that says none for long is asked
+    all the same.
+    """
+    row = RunningQuery.objects.filter(tenant_id=tenant_id, query_id=query_id, seen_at__gt=Now() - STALE_AFTER)
+    asked = _soon(lambda: row.update(cancel_requested_at=Now()) > 0, within=ROW_COMES_WITHIN)
+    if not asked:
+        return False
+    unheard = row.filter(seen_at__lte=F("cancel_requested_at"))
+    _soon(lambda: not unheard.exists(), within=HEARD_WITHIN)
+    return row.exists()
+
+
+def _soon(condition: Callable[[], bool], *, within: float) -> bool:
+    until = time.monotonic() + within
+    while not condition():
         if time.monotonic() >= until:
             return False
         time.sleep(LOOK_INTERVAL)
+    return True
 
 
 def remove_stale() -> int:

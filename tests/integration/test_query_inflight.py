@@ -101,6 +101,14 @@ def test_nobody_calls_off_what_is_another_tenants_or_over(inflight: Inflight) ->
     assert not request_cancel(tenant_id=tenant_id, query_id="a" * 32)
 
 
+def test_what_has_just_ended_is_not_called_off_although_its_row_is_still_there(inflight: Inflight) -> None:
+    tenant_id = make_tenant()
+    with query(inflight, tenant_id):
+        eventually(lambda: len(shown_of(tenant_id)) == 1)
+    assert RunningQuery.objects.exists()
+    assert not request_cancel(tenant_id=tenant_id, query_id="a" * 32)
+
+
 def test_rows_of_a_killed_process_are_not_shown_and_go(inflight: Inflight) -> None:
     tenant_id = make_tenant()
     with query(inflight, tenant_id):

@@ -81,8 +81,7 @@ class Zygote:
         for end in (self._wake, waker):
             end.setblocking(False)
         if settings.engine.spill_dir:
-            shutil.rmtree(settings.engine.spill_dir, ignore_errors=True)
-            Path(settings.engine.spill_dir).mkdir(parents=True, mode=0o700)
+            _empty(Path(settings.engine.spill_dir))
 
     def run(self) -> None:
         """Serves until the process that started it is gone (if it was told to look) or its socket is."""
@@ -202,6 +201,16 @@ class Zygote:
             client.pids.discard(pid)
             if client.sock.fileno() >= 0:
                 self._tell(client, RECORD.pack(ENDED, pid, status), [])
+
+
+def _empty(directory: Path) -> None:
+    """Nothing is in the directory. The runners of a zygote that was killed may write for a moment yet."""
+    for _ in range(100):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            break
+        time.sleep(0.01)
+    directory.mkdir(parents=True, mode=0o700)
 
 
 def _spill_of(settings: RunnerSettings, pid: int) -> Path:

@@ -32,6 +32,7 @@ def test_a_rolling_restart_loses_no_request_beyond_a_connection_that_is_made_aga
         table = caller.create({"writer": "int64", "n": "int64"})
     over = threading.Event()
     writers = [Background(lambda w=w: _write(stack, table, w, over)) for w in range(3)]
+    reader = Background(lambda: _read(stack, table, over))
     for names in (("runners", "api"), ("runners-2", "api-2"), ("worker-materialize",), ("worker-materialize-2",)):
         for name in reversed(names):
             stack.stop(name)
@@ -40,6 +41,9 @@ def test_a_rolling_restart_loses_no_request_beyond_a_connection_that_is_made_aga
         stack.await_healthy(names[-1])
     over.set()
     sent = [writer.result() for writer in writers]
+    counts = reader.result()
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
     with closing(Caller(stack.base_url, stack.key)) as caller:
         caller.ingest(table, {"payload": {"writer": 99, "n": 0}}, wait=True)
         found = caller.rows(f"SELECT writer, count(*), count(DISTINCT n) FROM {table} WHERE writer < 99 GROUP BY ALL")
@@ -58,6 +62,18 @@ def _write(stack: ScaledStack, table: str, writer: int, over: threading.Event) -
             n += 1
             over.wait(0.05)
     return n
+
+
+def _read(stack: ScaledStack, table: str, over: threading.Event) -> list[int]:
+    """Queries one after the other, each answered 200; how many rows each has seen."""
+    seen = []
+    with Api(stack.base_url, stack.key, timeout=60) as api:
+        while not over.is_set():
+            answer = _retried(api, "/v1/query", {"sql": f"SELECT count(*) FROM {table}"})
+            assert answer.status == 200, answer.body
+            seen.append(answer.json()["rows"][0][0])
+            over.wait(0.05)
+    return seen
 
 
 def _retried(api: Api, path: str, document: object) -> Answer:

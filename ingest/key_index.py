@@ -19,7 +19,10 @@ _PATIENCE = "20s"
 
 # Rebuilding waits for every older transaction of the database: with a dump under way it would wait for hours.
 _STATE = """
-SELECT pg_relation_size(i.oid), greatest(t.reltuples, 0)::bigint, pg_has_role(t.relowner, 'USAGE'),
+SELECT pg_relation_size(i.oid), greatest(t.reltuples, 0)::bigint,
+       CASE WHEN pg_has_role(t.relowner, 'USAGE') THEN true
+            WHEN current_setting('server_version_num')::int < 170000 THEN false
+            ELSE has_table_privilege(t.oid, 'MAINTAIN') END,
        EXISTS (SELECT 1 FROM pg_stat_activity a
                 WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
                   AND a.xact_start < clock_timestamp() - interval '5 seconds')
@@ -29,7 +32,7 @@ SELECT pg_relation_size(i.oid), greatest(t.reltuples, 0)::bigint, pg_has_role(t.
 
 # A rebuilding that was broken off leaves an index that nobody reads and every insertion pays for.
 _BROKEN = """
-SELECT c.relname FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid
+SELECT count(*) FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid
  WHERE x.indrelid = to_regclass('ingest_key') AND NOT x.indisvalid AND c.relname ~ '_ccnew[0-9]*$|_ccold[0-9]*$'
 """
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('duckmesh.rebuild', 0))"
@@ -57,7 +60,7 @@ def rebuild_if_bloated(*, least_bytes: int) -> bool:
 def _rebuild(least_bytes: int) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(_BROKEN)
-        broken = [row[0] for row in cursor.fetchall()]
+        broken = cursor.fetchone()[0] > 0
         if not broken and not _is_bloated(least_bytes):
             return False
         # The number of rows is an estimate: before it is acted upon, it is made anew.
@@ -65,8 +68,8 @@ def _rebuild(least_bytes: int) -> bool:
         bloated = _is_bloated(least_bytes)
         cursor.execute(f"SET lock_timeout = '{_PATIENCE}'")
         try:
-            for name in broken:
-                cursor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
+            if broken:
+                cursor.execute("SELECT duckmesh_drop_broken_key_indexes()")
             if bloated:
                 failpoint("housekeeping.before_rebuild")
                 cursor.execute(f"REINDEX INDEX CONCURRENTLY {_INDEX}")
@@ -82,5 +85,5 @@ def _rebuild(least_bytes: int) -> bool:
 def _is_bloated(least_bytes: int) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(_STATE, [_INDEX])
-        size, rows, ours, busy = cursor.fetchone()
-    return ours and not busy and size > max(least_bytes, 2 * _NEEDED * rows)
+        size, rows, may, busy = cursor.fetchone()
+    return may and not busy and size > max(least_bytes, 2 * _NEEDED * rows)

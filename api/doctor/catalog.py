@@ -51,6 +51,16 @@ def invariants() -> Verdict:
     return well("Heads, sequences, constraints and triggers of the catalog are sound.")
 
 
+def row_security() -> Verdict:
+    """The database keeps tenants apart, whatever this service's statements say."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT row_security_active('tenant')")
+        active = cursor.fetchone()[0]
+    if not active:
+        return odd("This database role is not bound by row-level security: see docs/deployment.md, Database roles.")
+    return well("Row-level security binds this database role.")
+
+
 def backup_age() -> float | None:
     """Seconds since the instant of the newest backup; None without any."""
     with connection.cursor() as cursor:

@@ -27,6 +27,7 @@ def checks(config: Config, *, objects: ObjectStore, guard: GuardPolicy) -> list[
         ("postgresql_programs", sql, "restore-from-backup", postgresql.programs(programs)),
         ("catalog_server", sql, down, catalog.server),
         ("migrations", sql, "upgrade-and-rollback", catalog.migrations),
+        ("row_security", sql, "upgrade-and-rollback", catalog.row_security),
         ("catalog_invariants", sql, "integrity-findings", catalog.invariants),
         ("backup", sql, "restore-from-backup", catalog.backup),
         ("restore_drill", sql, "restore-from-backup", catalog.drill),

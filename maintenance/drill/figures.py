@@ -34,6 +34,11 @@ SELECT 'index ' || c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexr
 UNION ALL
 SELECT 'function ' || oid::regprocedure FROM pg_proc WHERE pronamespace = 'public'::regnamespace
 UNION ALL
+SELECT 'policy ' || polrelid::regclass || '.' || polname FROM pg_policy
+UNION ALL
+SELECT 'row-level security of ' || c.relname FROM pg_class c
+ WHERE c.relnamespace = 'public'::regnamespace AND c.relrowsecurity
+UNION ALL
 SELECT 'trigger ' || tgrelid::regclass || '.' || tgname FROM pg_trigger WHERE NOT tgisinternal
 """
 
@@ -55,7 +60,7 @@ def table_figures(*, tenant_id: str | None, checksums: bool) -> dict[str, TableF
 
 
 def guards() -> frozenset[str]:
-    """Constraints, indexes, functions and triggers."""
+    """Constraints, indexes, functions, policies and triggers."""
     with connection.cursor() as cursor:
         cursor.execute(_GUARDS)
         return frozenset(row[0] for row in cursor.fetchall())

@@ -290,21 +290,20 @@ def test_the_schema_without_a_tenant_counts_as_empty(lake: Lake, root: Path) -> 
 
 def test_a_newer_backup_is_refused_and_an_older_one_migrated(lake: Lake, root: Path, tenant_id: str) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM django_migrations WHERE app = 'ingest' AND name = '0011_on_the_catalogs_server'")
-        cursor.execute("DROP TRIGGER ingest_event_server ON ingest_event")
-        cursor.execute("DROP TRIGGER ingest_claim_batch_server ON ingest_claim_batch")
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'ingest' AND name = '0013_broken_key_indexes'")
+        cursor.execute("DROP FUNCTION duckmesh_drop_broken_key_indexes()")
     try:
         back_up(lake, root)
         with second_database():
-            assert restore(lake, root).migrated == ("ingest.0011_on_the_catalogs_server",)
+            assert restore(lake, root).migrated == ("ingest.0013_broken_key_indexes",)
         with connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO django_migrations (app, name, applied) VALUES ('ingest', '9999_of_later', now())"
             )
-        back_up(lake, root)
+        newer = back_up(lake, root).name
         with second_database() as name:
             with pytest.raises(RestoreTooNew):
-                restore(lake, root)
+                restore(lake, root, name=newer)
             assert databases(name) == []
     finally:
         with connection.cursor() as cursor:

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 # The servers of a test run are not durable, and have no workers, beat, backups, archive or standby.
 ILL_HERE = {"postgresql_durability": "failed", "workers": "failed", "beat": "failed", "postgresql_copies": "warning",
-            "backup": "warning", "restore_drill": "warning"}  # fmt: skip
+            "backup": "warning", "restore_drill": "warning", "row_security": "warning"}  # fmt: skip
 RUNBOOKS = {
     *("stuck-leases", "high-ingest-lag", "snapshot-publish-failures", "consistency-timeouts", "failed-events"),
     *("compaction-behind", "gc-stopped", "integrity-findings", "restore-from-backup", "object-store-down"),
@@ -79,7 +79,7 @@ def test_command_tells_every_check_and_ends_with_1_when_one_fails(capsys: pytest
     assert "3 checks failed: postgresql_durability, beat, workers." in err
     assert document["status"] == "failed"
     assert {name: each["state"] for name, each in found.items() if each["state"] != "ok"} == ILL_HERE
-    assert len(found) == 21
+    assert len(found) == 22
     assert found["postgresql_durability"]["runbook"] == "runbooks/postgresql-down-or-full.md"
     assert found["redis"]["runbook"] == ""
     assert keys(object_store()) == []  # type: ignore[arg-type]
@@ -246,7 +246,7 @@ def test_pending_and_unknown_migrations_are_told() -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE django_migrations SET app = 'gone' WHERE app = 'api'")
     try:
-        assert catalog.migrations().measured == {"pending": ["api.0001_initial"]}
+        assert catalog.migrations().measured == {"pending": ["api.0001_initial", "api.0002_policies"]}
     finally:
         with connection.cursor() as cursor:
             cursor.execute("UPDATE django_migrations SET app = 'api' WHERE app = 'gone'")

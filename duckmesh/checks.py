@@ -52,6 +52,10 @@ def check_deployment(**_: Any) -> list[CheckMessage]:
         text = "The data files are in the home of this machine: other instances would not see them."
         hint = "Set DUCKMESH_OBJECT_STORE_URL."
         found.append(Warning(text, hint=hint, id="duckmesh.W201"))
+    if config.owner_database_url is None:
+        text = "The programs connect to PostgreSQL as the owner of the tables, whom row-level security does not bind."
+        hint = "Make the roles, and set DUCKMESH_OWNER_DATABASE_URL: docs/deployment.md, Database roles."
+        found.append(Warning(text, hint=hint, id="duckmesh.W203"))
     if config.object_store_url and config.object_store_url.startswith("s3://") and not config.s3_secure:
         text = "The object store is spoken to without TLS."
         hint = "Unset DUCKMESH_S3_SECURE, unless the network between is yours alone."

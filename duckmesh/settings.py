@@ -2,13 +2,13 @@
 
 import sys
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from django.core.management.utils import get_random_secret_key
 
 from duckmesh.kernel.config import ConfigError, load_config
 from duckmesh.kernel.logs import configure_logs
 from duckmesh.kernel.telemetry import TelemetryMissing, export_spans
+from duckmesh.postgresql.address import parts
 
 try:
     DUCKMESH = load_config()
@@ -77,15 +77,10 @@ TEMPLATES = [
     }
 ]
 
-_database = urlsplit(DUCKMESH.database_url)
 DATABASES = {
     "default": {
         "ENGINE": "duckmesh.postgresql",
-        "NAME": unquote(_database.path.lstrip("/")) or "duckmesh",
-        "USER": unquote(_database.username or ""),
-        "PASSWORD": unquote(_database.password or ""),
-        "HOST": _database.hostname or "",
-        "PORT": str(_database.port or ""),
+        **parts(DUCKMESH.database_url),
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {

@@ -15,6 +15,7 @@ from django.conf import settings
 from kombu import Producer
 
 from duckmesh.kernel.broker import impatient_producer
+from duckmesh.postgresql.roles import as_owner
 from maintenance.executing import Executor, execute
 from maintenance.history_keeping import forget_gone_tables, keep_history
 from maintenance.job import Job, Kind, Workplace
@@ -73,7 +74,8 @@ def integrity(self: Any, run_id: str, tenant: str = "", table: str = "") -> None
 @shared_task(name="maintenance.tasks.restore_drill", bind=True)
 def restore_drill(self: Any, run_id: str, tenant: str = "", table: str = "") -> None:
     """A backup is restored into a scratch database and proven."""
-    _run(self, Kind.RESTORE_DRILL, run_id, tenant, table)
+    with as_owner(settings.DUCKMESH.owner_database_url):
+        _run(self, Kind.RESTORE_DRILL, run_id, tenant, table)
 
 
 _TASKS: Mapping[Kind, Any] = {

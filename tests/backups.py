@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psycopg2
 from django.conf import settings
+from django.db import connection
 
 from maintenance.backup.encryption import backup_key
 from maintenance.backup.manifest import Manifest
@@ -56,7 +57,12 @@ def restore(
 ) -> Restored:
     """The backup, restored into the connected database."""
     policy = RestorePolicy(
-        programs=PROGRAMS, key=backup_key(key), force=force, take_over=take_over, allow_missing=allow_missing
+        application=connection.settings_dict["USER"],
+        programs=PROGRAMS,
+        key=backup_key(key),
+        force=force,
+        take_over=take_over,
+        allow_missing=allow_missing,
     )
     return restore_backup(root=root, name=name, place=workplace(lake), policy=policy, told=steps or Steps())
 

@@ -61,15 +61,16 @@ def prepared() -> Prepared:
     redis = Redis(data=home.root / "redis", port=memory.redis_port, password=memory.redis_password)
     addresses.write_stack_env(home, memory, addresses.Servers(postgres=postgres, redis=redis), {})
     start_janitor(directory, postgres.data)
-    _fill(home, postgres)
+    _fill(home, postgres, memory)
     return Prepared(home=home, data=postgres.data, spares=json.loads(_spares_of(home).read_text(encoding="utf-8")))
 
 
-def _fill(home: Home, postgres: Postgres) -> None:
+def _fill(home: Home, postgres: Postgres, memory: addresses.Memory) -> None:
     postgres.prepare()
     program, log = postgres.program(), home.log / "postgres.log"
     process = spawn(program, run=home.run, log=log)
     postgres.wait(check=lambda: check_alive(process, program, log))
+    bootstrap.prepare_server(postgres, memory)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("DUCKMESH_", "DJANGO_"))}
     environ["DUCKMESH_HOME"] = str(home.root)
     command = [sys.executable, "-m", "tests.prepared"]

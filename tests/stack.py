@@ -140,6 +140,11 @@ class Stack:
         return self.credentials.api_key
 
     @property
+    def superusers(self) -> str:
+        """The database, as one whom nothing in it binds: what a test does behind the back of the service."""
+        return self.postgres.url(addresses.DATABASE)
+
+    @property
     def config(self) -> Config:
         """The configuration that the programs read."""
         return load_config(self.environ())

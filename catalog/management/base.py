@@ -8,12 +8,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import InterfaceError, OperationalError
 
 from duckmesh.kernel.errors import DuckMeshError, Invalid
+from duckmesh.postgresql.roles import as_owner
 
 DONE, PROBLEM, USAGE = 0, 1, 2
 
@@ -31,9 +33,10 @@ class Outcome:
 
 
 class ServiceCommand(BaseCommand, ABC):
-    """A command that calls one service and says what became of it."""
+    """A command that calls one service and says what became of it. `owners`: it is the tables' owner who does it."""
 
     requires_system_checks = ()
+    owners: ClassVar[bool] = False
 
     @abstractmethod
     def declare(self, parser: CommandParser) -> None:
@@ -51,7 +54,8 @@ class ServiceCommand(BaseCommand, ABC):
     def handle(self, *_args: Any, **options: Any) -> None:
         """Django's hook and signature. What fails becomes a sentence and an exit status."""
         try:
-            outcome = self.perform(options)
+            with as_owner(settings.DUCKMESH.owner_database_url if self.owners else None):
+                outcome = self.perform(options)
         except DuckMeshError as exc:
             error = {"error_code": exc.code, "message": exc.message, "context": exc.context}
             self._fail(options, error, USAGE if isinstance(exc, Invalid) else PROBLEM)

@@ -9,10 +9,12 @@ from duckmesh.devstack.layout import Home
 from duckmesh.devstack.postgres import Postgres, data_directory, new_password
 from duckmesh.devstack.programs import free_port, port_is_free, write_private
 from duckmesh.devstack.redis import Redis
+from duckmesh.devstack.roles import APP, OWNER
 
 DATABASE = "duckmesh"
 WITH_METRICS = ("worker-materialize", "worker-maintenance", "worker-drill", "beat")
 DATABASE_URL, REDIS_URL = "DUCKMESH_DATABASE_URL", "DUCKMESH_REDIS_URL"
+OWNER_DATABASE_URL = "DUCKMESH_OWNER_DATABASE_URL"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,8 @@ class Memory:
 
     postgres_port: int = field(default_factory=free_port)
     postgres_password: str = field(default_factory=new_password)
+    owner_password: str = field(default_factory=new_password)
+    app_password: str = field(default_factory=new_password)
     redis_port: int = field(default_factory=free_port)
     redis_password: str = field(default_factory=new_password)
     flower_port: int = field(default_factory=free_port)
@@ -71,8 +75,10 @@ def servers(home: Home, memory: Memory, environ: Mapping[str, str]) -> Servers:
 
 def write_stack_env(home: Home, memory: Memory, chosen: Servers, environ: Mapping[str, str]) -> None:
     """`stack.env` tells every program what the environment does not."""
+    postgres = chosen.postgres
     values = {
-        DATABASE_URL: chosen.postgres.url(DATABASE) if chosen.postgres else None,
+        DATABASE_URL: postgres.url(DATABASE, role=APP, password=memory.app_password) if postgres else None,
+        OWNER_DATABASE_URL: postgres.url(DATABASE, role=OWNER, password=memory.owner_password) if postgres else None,
         REDIS_URL: chosen.redis.url if chosen.redis else None,
         "DUCKMESH_SECRET_KEY": memory.secret_key,
         "DUCKMESH_FLOWER_PORT": str(memory.flower_port),

@@ -8,10 +8,13 @@ import psycopg2
 import redis
 from psycopg2 import sql
 
+from duckmesh.devstack.addresses import DATABASE, Memory
 from duckmesh.devstack.credentials import Credentials
 from duckmesh.devstack.errors import StackError
 from duckmesh.devstack.layout import Home
+from duckmesh.devstack.postgres import Postgres
 from duckmesh.devstack.programs import LOOPBACK
+from duckmesh.devstack.roles import prepare_roles
 from duckmesh.kernel.acting import act_for_all_by_default
 from duckmesh.kernel.config import load_config
 
@@ -37,6 +40,13 @@ def create_database(url: str) -> None:
         raise StackError(f"The database {name} does not exist and cannot be created: {exc}") from None
     finally:
         connection.close()
+
+
+def prepare_server(postgres: Postgres, memory: Memory) -> None:
+    """The embedded server has the database, and the roles that own and use it."""
+    superusers = postgres.url(DATABASE)
+    create_database(superusers)
+    prepare_roles(superusers, owner_password=memory.owner_password, app_password=memory.app_password)
 
 
 def _require_database(url: str, *, because: str) -> None:

@@ -62,9 +62,9 @@ class Postgres:
     password: str
     settings: Mapping[str, str] = field(default_factory=dict)
 
-    def url(self, database: str) -> str:
-        """The address of `database` on this server."""
-        return f"postgresql://postgres:{quote(self.password)}@{LOOPBACK}:{self.port}/{database}"
+    def url(self, database: str, *, role: str = "postgres", password: str | None = None) -> str:
+        """The address of `database` on this server, as its superuser unless another role is named."""
+        return f"postgresql://{role}:{quote(password or self.password)}@{LOOPBACK}:{self.port}/{database}"
 
     def program(self) -> Program:
         """The server as a program of the stack. `prepare` comes first."""

@@ -105,7 +105,10 @@ def _start(home: Home, supervisor: Supervisor, environ: Mapping[str, str], *, sa
     write_configuration(home.prometheus, base_url=found.base_url, metrics_urls=found.metrics_urls)
     if chosen.postgres:
         chosen.postgres.wait(check=supervisor.check)
-    bootstrap.create_database(config.database_url)
+    if chosen.postgres:
+        bootstrap.prepare_server(chosen.postgres, memory)
+    else:
+        bootstrap.create_database(config.database_url)
     say(f"PostgreSQL {'is running' if chosen.postgres else 'answers (yours)'}")
     if chosen.redis:
         chosen.redis.wait(check=supervisor.check)

@@ -108,6 +108,11 @@ class Config(BaseModel):
         "postgresql://postgres@127.0.0.1:5432/duckmesh",
         description="PostgreSQL. Set in the environment, `make up` uses it instead of the embedded server.",
     )
+    owner_database_url: Annotated[str, _url("postgresql", "postgres")] | None = Field(
+        None,
+        description="The same database, as the owner of its tables: for `manage.py migrate`, `backup`, `restore`,"
+        " `restore_drill` and `catalog`, and the worker of the queue `drill`. Default: `DUCKMESH_DATABASE_URL`.",
+    )
     redis_url: Annotated[str, _url("redis", "rediss")] = Field(
         "redis://127.0.0.1:6379/0", description="Redis or Valkey, the broker. Set, it replaces the embedded server."
     )
@@ -450,7 +455,10 @@ def load_config(environ: Mapping[str, str] | None = None) -> Config:
     """
     given = dict(os.environ if environ is None else environ)
     home = Path(given.get(PREFIX + "HOME") or Config.model_fields["home"].default).expanduser().absolute()
-    merged = {**read_env_file(home / "stack.env"), **given}
+    kept = read_env_file(home / "stack.env")
+    if given.get(PREFIX + "DATABASE_URL"):
+        kept.pop(PREFIX + "OWNER_DATABASE_URL", None)  # it owns the tables of another database
+    merged = {**kept, **given}
     known = {PREFIX + name.upper(): name for name in Config.model_fields}
     unknown = sorted(name for name in merged if name.startswith(PREFIX) and name not in known)
     if unknown:

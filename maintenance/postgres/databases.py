@@ -8,7 +8,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ import psycopg2
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections
 from psycopg2 import sql
 
+from duckmesh.postgresql.roles import connected
 from maintenance.postgres.errors import DatabaseInUse, DatabaseRefused
 
 _HOME = "postgres"  # the database from which others are made, renamed and dropped
@@ -27,18 +28,9 @@ _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('duckmesh.scratch/' || %s,
 _UNLOCK = "SELECT pg_advisory_unlock(hashtextextended('duckmesh.scratch/' || %s, 0))"
 
 
-@contextmanager
-def connected_to(name: str) -> Iterator[None]:
-    """The default connection of this thread is one to the database `name` of the same server."""
-    former = connections[DEFAULT_DB_ALIAS]
-    other = connections.create_connection(DEFAULT_DB_ALIAS)
-    other.settings_dict = {**former.settings_dict, "NAME": name}
-    connections[DEFAULT_DB_ALIAS] = other
-    try:
-        yield
-    finally:
-        connections[DEFAULT_DB_ALIAS] = former
-        other.close()
+def connected_to(name: str) -> AbstractContextManager[None]:
+    """In this block the default connection of this thread is one to the database `name` of the same server."""
+    return connected(NAME=name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +98,8 @@ class Server:
             self._run("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0", name)
         except psycopg2.errors.InsufficientPrivilege as exc:
             raise DatabaseRefused(
-                "The role of DUCKMESH_DATABASE_URL may not create databases, which this needs: ALTER ROLE … CREATEDB."
+                "This database role may not create databases, which this needs. Set DUCKMESH_OWNER_DATABASE_URL if"
+                " there is an owner who may, or: ALTER ROLE … CREATEDB."
             ) from exc
 
     def drop_scratch(self, name: str) -> None:

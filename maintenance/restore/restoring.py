@@ -20,6 +20,7 @@ from django.db import connection
 from catalog.identity import take_over
 from duckmesh.kernel import clock
 from duckmesh.kernel.failpoints import failpoint
+from duckmesh.postgresql.roles import grant
 from maintenance.backup.copying import absent, put_back
 from maintenance.backup.encryption import BackupKey, unseal
 from maintenance.backup.errors import RestoreObjectsMissing, RestoreTargetNotEmpty
@@ -39,9 +40,13 @@ _SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True)
 class RestorePolicy:
-    """What the operator allows: to replace what is in the database, to own the store, to do without some objects."""
+    """What the operator allows: to replace what is in the database, to own the store, to do without some objects.
+
+    `application`: the role that the programs connect as.
+    """
 
     programs: Programs
+    application: str
     key: BackupKey | None = None
     force: bool = False
     take_over: bool = False
@@ -83,6 +88,7 @@ def restore_backup(*, root: Path, name: str | None, place: Workplace, policy: Re
             told("loaded", bytes=manifest.dump.size)
             with connected_to(scratch):
                 migrated = migrate()
+                grant(application=policy.application)
                 failpoint("restore.after_migrate")
                 put, missing = _objects(objects, directory, manifest, place=place, policy=policy)
                 failpoint("restore.after_objects")

@@ -115,7 +115,7 @@ def failures(stack: Stack, caller: Caller) -> Iterator[Answer]:
     yield caller.call("GET", "/v1/tables", headers={"Host": "elsewhere.example"})
     stack.stop("worker-materialize")
     token = caller.ingest("texts", {"payload": {"a": CANARY}})["max_visibility_token"]
-    with closing(psycopg2.connect(stack.config.database_url)) as connection, connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(stack.superusers)) as connection, connection, connection.cursor() as cursor:
         broken = CANARY.encode() * 3
         which = "(SELECT event_id FROM ingest_event WHERE last_token = %s)"
         cursor.execute(f"UPDATE ingest_payload SET payload = %s WHERE event_id = {which}", [broken, token])
@@ -145,6 +145,7 @@ def own_secrets(stack: Stack) -> dict[str, str]:
     config = stack.config
     passwords = {
         "database": unquote(urlsplit(config.database_url).password or ""),
+        "owner of the database": unquote(urlsplit(config.owner_database_url or "").password or ""),
         "redis": unquote(urlsplit(config.redis_url).password or ""),
         "secret key": config.secret_key,
     }

@@ -48,7 +48,7 @@ def callers(stack: Stack, own: tuple[str, str]) -> Iterator[list[Caller]]:
 
 def set_limit(stack: Stack, tenant: str, limit: str, value: int | None) -> None:
     """In the tenant's row, where the command writes it too."""
-    with closing(psycopg2.connect(stack.config.database_url)) as connection, connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(stack.superusers)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(f"UPDATE tenant SET max_{limit} = %s WHERE tenant_id = %s", [value, tenant])
         assert cursor.rowcount == 1
 
@@ -96,7 +96,7 @@ def test_a_rate_in_bytes_is_exact_across_processes(stack: Stack, tenant: str, ca
         return {"records": [{"payload": {"text": secrets.token_urlsafe(1_000)}}]}
 
     seconds, taken = hammer(callers, table, body, seconds=2.5)
-    with closing(psycopg2.connect(stack.config.database_url)) as connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(stack.superusers)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*), sum(size_bytes) FROM ingest_event WHERE tenant_id = %s", [tenant])
         envelopes, size_bytes = cursor.fetchone()
     most = 40 * 2**10 * (seconds + BURST)

@@ -97,8 +97,10 @@ def _found(stack: Stack, name: str, wanted: Callable[[dict[str, Any]], bool]) ->
 
 
 def test_no_log_holds_a_value_a_literal_a_key_or_a_password(stack: Stack) -> None:
-    passwords = [urlsplit(url).password for url in (stack.config.database_url, stack.config.redis_url)]
-    secrets = [stack.key, stack.key.rpartition("_")[2], WRONG_KEY, stack.config.secret_key, *passwords]
+    config = stack.config
+    urls = (config.database_url, config.owner_database_url or "", config.redis_url)
+    passwords = [urlsplit(url).password for url in urls]
+    secrets = [stack.key, stack.key.rpartition("_")[2], WRONG_KEY, config.secret_key, *passwords]
     for name, text in _texts(stack).items():
         for secret in ("canary", *secrets):
             assert secret, "every secret of the stack is known"

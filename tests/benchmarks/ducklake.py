@@ -8,7 +8,8 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, parse_dsn
 
-from duckmesh.kernel.config import Config, load_config
+from duckmesh.kernel.config import Config
+from tests.benchmarks.database import superusers
 from tests.environments import ROOT, environment
 
 _DATABASE = "ducklake"
@@ -16,7 +17,7 @@ _DATABASE = "ducklake"
 
 def fresh_catalog(config: Config) -> str:
     """The connection string of a database that is empty."""
-    address = load_config({"DUCKMESH_HOME": str(config.home)}).database_url
+    address = superusers(config)
     with closing(psycopg2.connect(address)) as connection, connection.cursor() as cursor:
         connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
         cursor.execute(f"DROP DATABASE IF EXISTS {_DATABASE} WITH (FORCE)")

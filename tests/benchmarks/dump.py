@@ -5,7 +5,8 @@ from contextlib import closing, contextmanager
 
 import psycopg2
 
-from duckmesh.kernel.config import Config, load_config
+from duckmesh.kernel.config import Config
+from tests.benchmarks.database import superusers
 from tests.benchmarks.ingest import make_table
 from tests.benchmarks.load import Target, drive, ingest_bodies
 from tests.benchmarks.report import Figure
@@ -41,7 +42,7 @@ def under_a_dump(target: Target, config: Config) -> list[Figure]:
 @contextmanager
 def _dump_held_open(config: Config) -> Iterator[None]:
     """What pg_dump does for as long as it runs: one REPEATABLE READ transaction that has read every catalog table."""
-    address = load_config({"DUCKMESH_HOME": str(config.home)}).database_url
+    address = superusers(config)
     with closing(psycopg2.connect(address)) as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         cursor.execute("SELECT count(*) FROM ingest_event")

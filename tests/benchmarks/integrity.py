@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psycopg2
 
-from duckmesh.kernel.config import ROOT, Config, load_config
+from duckmesh.kernel.config import ROOT, Config
+from tests.benchmarks.database import superusers
 from tests.benchmarks.load import Target
 from tests.benchmarks.report import Figure
 
@@ -83,7 +84,7 @@ def _objects(root: Path, files: int) -> None:
 
 
 def _rows(config: Config, files: int) -> None:
-    address = load_config({"DUCKMESH_HOME": str(config.home)}).database_url
+    address = superusers(config)
     with closing(psycopg2.connect(address)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:

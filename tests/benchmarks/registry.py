@@ -4,7 +4,8 @@ from contextlib import closing
 
 import psycopg2
 
-from duckmesh.kernel.config import Config, load_config
+from duckmesh.kernel.config import Config
+from tests.benchmarks.database import superusers
 from tests.benchmarks.ingest import make_table
 from tests.benchmarks.load import Connection, Target, drive, ingest_bodies
 from tests.benchmarks.report import Figure
@@ -40,7 +41,7 @@ def by_keys_remembered(target: Target, config: Config) -> list[Figure]:
 
 
 def _remember(config: Config, *, table_id: int, more: int) -> None:
-    address = load_config({"DUCKMESH_HOME": str(config.home)}).database_url
+    address = superusers(config)
     with closing(psycopg2.connect(address)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:

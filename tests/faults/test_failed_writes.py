@@ -15,7 +15,7 @@ from tests.stack import Stack
 def exchange(stack: Stack, token: int, payload: bytes) -> bytes:
     """The payload of the write with this token is another one now; what it was."""
     one = "(SELECT event_id FROM ingest_event WHERE tenant_id = %s AND last_token = %s)"
-    with closing(psycopg2.connect(stack.config.database_url)) as connection, connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(stack.superusers)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(f"SELECT payload FROM ingest_payload WHERE event_id = {one}", [stack.tenant, token])
         before = bytes(cursor.fetchone()[0])
         changed = [psycopg2.Binary(payload), stack.tenant, token]

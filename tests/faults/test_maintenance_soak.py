@@ -72,7 +72,7 @@ def query(
     stack: Stack, statement: str, given: Sequence[object] | Mapping[str, object] | None = None
 ) -> list[tuple[object, ...]]:
     """The rows of a statement on the stack's catalog."""
-    session = psycopg2.connect(stack.config.database_url)
+    session = psycopg2.connect(stack.superusers)
     try:
         with session, session.cursor() as cursor:
             cursor.execute(statement, given)

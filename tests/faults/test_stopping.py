@@ -96,7 +96,7 @@ def _post(stack: Stack, path: str, document: object) -> tuple[int, Any]:
 
 
 def _state(stack: Stack, run_id: str) -> str:
-    with closing(psycopg2.connect(stack.config.database_url)) as connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(stack.superusers)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT state FROM integrity_run WHERE run_id = %s", [run_id])
         row = cursor.fetchone()
     assert row is not None

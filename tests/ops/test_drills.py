@@ -36,7 +36,7 @@ def test_what_is_taken_away_is_told_and_what_is_back_too(
 def test_a_beat_that_is_silent_is_told(monitored: Monitored) -> None:
     monitored.stack.stop("beat")
     try:
-        with psycopg2.connect(monitored.stack.config.database_url) as connection, connection.cursor() as cursor:
+        with psycopg2.connect(monitored.stack.superusers) as connection, connection.cursor() as cursor:
             cursor.execute("UPDATE beat_tick SET ticked_at = ticked_at - interval '2 minutes'")
         connection.close()
         wait_until(lambda: ("pager", "firing") in monitored.heard.of("DuckMeshBeatSilent"), "it is told")

@@ -85,7 +85,7 @@ class Operator:
             "API": self.stack.base_url,
             "KEY": self.stack.key,
             "TENANT": self.stack.tenant,
-            "DB": self.stack.config.database_url,
+            "DB": self.stack.config.owner_database_url or "",
             "BACKUPS": str(self.directory / "backups"),
             "RESTART": str(self.directory / "restart"),
             "STOP": str(self.directory / "stop"),
@@ -127,7 +127,7 @@ class Operator:
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """What the statement gives, behind the back of the service."""
-        server = psycopg2.connect(self.stack.config.database_url)
+        server = psycopg2.connect(self.stack.superusers)
         with closing(server), server, server.cursor() as cursor:
             cursor.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
@@ -181,7 +181,7 @@ class Operator:
 
     def slow_write(self, table: str) -> None:
         """One request is acknowledged late, because another session keeps PostgreSQL from committing it."""
-        holding = psycopg2.connect(self.stack.config.database_url)
+        holding = psycopg2.connect(self.stack.superusers)
         with closing(holding), ThreadPoolExecutor(1) as aside:
             with holding, holding.cursor() as cursor:
                 cursor.execute("LOCK TABLE ingest_event IN SHARE MODE")
@@ -200,7 +200,7 @@ class Operator:
         """So many sessions are open, which do nothing."""
         with ExitStack() as sessions:
             for _ in range(size):
-                sessions.enter_context(closing(psycopg2.connect(self.stack.config.database_url)))
+                sessions.enter_context(closing(psycopg2.connect(self.stack.superusers)))
             yield
 
     def fail_over(self) -> None:

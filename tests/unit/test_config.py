@@ -106,6 +106,16 @@ def test_the_environment_wins_over_stack_env(tmp_path: Path) -> None:
     assert config.secret_key == "a=b"
 
 
+def test_an_owner_belongs_to_the_database_that_it_was_told_with(tmp_path: Path) -> None:
+    owner = "postgresql://duckmesh_owner@127.0.0.1:1/duckmesh"
+    (tmp_path / "stack.env").write_text(f"DUCKMESH_OWNER_DATABASE_URL={owner}\n", encoding="utf-8")
+    other = "postgresql://somebody@db.example/other"
+    assert _load(tmp_path).owner_database_url == owner
+    assert _load(tmp_path, DATABASE_URL=other).owner_database_url is None
+    both = _load(tmp_path, DATABASE_URL=other, OWNER_DATABASE_URL="postgresql://theirs@db.example/other")
+    assert both.owner_database_url == "postgresql://theirs@db.example/other"
+
+
 def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
     assert _load(tmp_path, PORT="").port == 8080
 

@@ -68,7 +68,11 @@ def test_the_checks_of_a_deployment_are_clean(tmp_path: Path) -> None:
         "DUCKMESH_S3_ACCESS_KEY": "a",
         "DUCKMESH_S3_SECRET_KEY": "b",
     }
-    run = _run(tmp_path, "manage.py", "check", "--deploy", "--fail-level", "WARNING", **store)
+    check = ("manage.py", "check", "--deploy", "--fail-level", "WARNING")
+    run = _run(tmp_path, *check, **store)
+    assert run.returncode == 1
+    assert "(duckmesh.W203)" in run.stderr, "one role for everything"
+    run = _run(tmp_path, *check, **store, DUCKMESH_OWNER_DATABASE_URL="postgresql://owner@127.0.0.1/duckmesh")
     assert run.returncode == 0, run.stderr
     assert "identified no issues" in run.stdout
 

@@ -23,6 +23,7 @@ from storage.factory import StoreSettings, open_store
 class Command(ServiceCommand):
     """Take, list or drop backups."""
 
+    owners = True
     help = (
         "Take a backup into the directory DIR: a dump of the catalog and the list of the objects that it names, which"
         " then stay in the store until the backup is dropped. docs/backup.md says how it is restored."

@@ -30,6 +30,7 @@ _CHOOSE = (
 class Command(ServiceCommand):
     """Show on which PostgreSQL the catalog lives, or say that it lives on this one now."""
 
+    owners = True
     help = (
         "show: on which PostgreSQL the catalog lives, and which one answers. adopt: it lives on the one that answers,"
         " after a failover or a recovery to a point in time. The old one must never take a write again: stop it, or"

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 
 from catalog.management.base import Outcome, ServiceCommand
+from duckmesh.postgresql.address import parts
 from maintenance.backup.encryption import backup_key
 from maintenance.job import Workplace
 from maintenance.management.steps import tell
@@ -19,6 +20,7 @@ from storage.factory import StoreSettings, open_store
 class Command(ServiceCommand):
     """Restore a backup."""
 
+    owners = True
     help = (
         "Restore a backup from the directory DIR into the configured database, as a new incarnation of the catalog."
         " Objects that the store lacks are put back if the backup was taken with data."
@@ -49,6 +51,7 @@ class Command(ServiceCommand):
                 force=options["force"],
                 take_over=options["take_over"],
                 allow_missing=options["allow_missing"],
+                application=parts(config.database_url)["USER"],
             ),
             told=tell,
         )

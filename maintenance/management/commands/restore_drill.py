@@ -20,6 +20,7 @@ class Command(RunCommand):
         " through the restored one, and remove it. Status 1 if something differs. With --dry-run the steps are listed."
     )
     kind = Kind.RESTORE_DRILL
+    owners = True
 
     def declare_options(self, parser: CommandParser) -> None:
         """The drill's own."""

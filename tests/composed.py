@@ -30,6 +30,7 @@ from tests.stack import Stack
 HOME = "/var/lib/duckmesh"  # of the image
 PROGRAMS = ("runners", "api", "worker-materialize", "worker-maintenance", "worker-drill", "beat", "flower")
 MORE = ("runners-2", "api-2", "worker-materialize-2", "worker-materialize-3")
+DATABASE_SECRETS = ("POSTGRES_PASSWORD", "POSTGRES_OWNER_PASSWORD", "POSTGRES_APP_PASSWORD")
 PORTS = {"8080": "api", "9464": "metrics", "5555": "flower"}
 
 
@@ -57,7 +58,7 @@ class ComposeStack(Stack):
         }
         variables = {
             "DUCKMESH_SECRET_KEY": secrets.token_hex(32),
-            "POSTGRES_PASSWORD": secrets.token_hex(32),
+            **{name: secrets.token_hex(32) for name in DATABASE_SECRETS},
             "REDIS_PASSWORD": self.redis.password,
             "MINIO_ROOT_USER": swift.ACCESS_KEY,
             "MINIO_ROOT_PASSWORD": swift.SECRET_KEY,
@@ -87,7 +88,7 @@ class ComposeStack(Stack):
         return {"api": f"http://{LOOPBACK}:{self.port}/v1/metrics", **workers}
 
     def prepare(self) -> None:
-        """The database is there as the image of PostgreSQL makes it; then what `migrate` does, and a first tenant."""
+        """The database is there as the image of PostgreSQL makes it; then what `roles` and `migrate` do."""
         with psycopg2.connect(self.postgres.url("postgres")) as connection, connection.cursor() as cursor:
             statement = sql.SQL("CREATE ROLE duckmesh SUPERUSER LOGIN PASSWORD {}").format(sql.Literal(self._password))
             cursor.execute(statement)
@@ -96,8 +97,9 @@ class ComposeStack(Stack):
         connection.autocommit = True
         connection.cursor().execute("CREATE DATABASE duckmesh OWNER duckmesh")
         connection.close()
-        argv = self._argv("migrate", self._service("migrate")["command"])
-        subprocess.run(argv, env=self.environ("migrate"), cwd=ROOT, check=True, timeout=120)
+        for name in ("roles", "migrate"):
+            argv = self._argv(name, self._service(name)["command"])
+            subprocess.run(argv, env=self.environ(name), cwd=ROOT, check=True, timeout=120)
         command = [sys.executable, "-m", "duckmesh.devstack.bootstrap"]
         subprocess.run(command, env=self._beside(), cwd=ROOT, check=True, timeout=120)
         self.credentials = read_credentials(self.home)

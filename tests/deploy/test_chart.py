@@ -12,6 +12,7 @@ pytestmark = pytest.mark.deploy
 
 VALUES = {
     "existingSecret": "lake-secrets",
+    "ownerSecret": "lake-owner",
     "settings": {"DUCKMESH_OBJECT_STORE_URL": "s3://bucket/lake", "DUCKMESH_ALLOWED_HOSTS": "lake.example.org"},
     "ingress": {"enabled": True, "host": "lake.example.org", "tlsSecret": "lake-tls"},
 }
@@ -83,6 +84,17 @@ def test_the_runners_are_beside_the_api_without_a_secret(chart: dict[tuple[str, 
     assert runners["volumeMounts"] == pod["containers"][0]["volumeMounts"]
     assert pod["containers"][0]["readinessProbe"]
     assert pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
+
+
+def test_only_migrations_and_drills_know_the_owner(chart: dict[tuple[str, str], dict[str, Any]]) -> None:
+    knows = {
+        name
+        for (kind, name), document in chart.items()
+        if kind in ("Deployment", "Job")
+        for container in document["spec"]["template"]["spec"]["containers"]
+        if {"secretRef": {"name": "lake-owner"}} in container["envFrom"]
+    }
+    assert knows == {"lake-migrate", "lake-worker-drill"}
 
 
 def test_every_setting_is_one(chart: dict[tuple[str, str], dict[str, Any]]) -> None:

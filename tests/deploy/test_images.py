@@ -17,7 +17,17 @@ from tests.deploy.conftest import Tool
 
 pytestmark = pytest.mark.deploy
 
-OURS = ("migrate", "runners", "api", "worker-materialize", "worker-maintenance", "worker-drill", "beat", "flower")
+OURS = (
+    "roles",
+    "migrate",
+    "runners",
+    "api",
+    "worker-materialize",
+    "worker-maintenance",
+    "worker-drill",
+    "beat",
+    "flower",
+)
 DOCKERFILE = (compose.DEPLOY / "Dockerfile").read_text()
 READ_COMPOSE = (
     "import sys; from compose_spec import PyCompose; print(*PyCompose.from_yaml(sys.stdin.read()).service_names())"
@@ -114,7 +124,7 @@ def test_postgresql_logs_no_statement(document: dict[str, Any]) -> None:
 
 def test_every_service_has_a_health_check_and_comes_back(document: dict[str, Any]) -> None:
     for name, service in document["services"].items():
-        if name == "migrate":
+        if name in ("roles", "migrate"):
             assert service["restart"] == "no"
             continue
         assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL"), name
@@ -136,6 +146,16 @@ def test_our_services_hold_no_privilege_and_get_more_time_than_their_grace(docum
     environment = document["services"]["api"]["environment"]
     assert environment["DUCKMESH_STOP_GRACE"] == "30s"
     assert document["services"]["api"]["stop_grace_period"] == "40s"
+
+
+def test_only_migrations_and_drills_know_the_owner(document: dict[str, Any]) -> None:
+    told = {
+        name: {setting for setting in service.get("environment", {}) if setting.endswith("DATABASE_URL")}
+        for name, service in document["services"].items()
+    }
+    knows = {name for name, settings in told.items() if "DUCKMESH_OWNER_DATABASE_URL" in settings}
+    assert knows == {"roles", "migrate", "worker-drill"}
+    assert {name for name, settings in told.items() if "SUPERUSER_DATABASE_URL" in settings} == {"roles"}
 
 
 def test_what_forks_the_runners_has_no_secret_and_no_network(document: dict[str, Any]) -> None:

@@ -35,6 +35,12 @@ envFrom:
   - secretRef: {name: {{ required "existingSecret must name a Secret (values.yaml says what is in it)" .Values.existingSecret }}}
 {{- end }}
 
+{{- define "duckmesh.owner" -}}
+{{- with .Values.ownerSecret }}
+  - secretRef: {name: {{ . }}}
+{{- end }}
+{{- end }}
+
 {{- define "duckmesh.mounts" -}}
 volumeMounts:
   - {name: home, mountPath: /var/lib/duckmesh}

@@ -68,6 +68,7 @@ def test_redis_lost(operator: Operator) -> None:
 
 
 def test_beat_silent(operator: Operator) -> None:
+    operator.wait_to_find("SELECT 1 FROM beat_tick")  # it is heard of for the first time on a new stack
     operator.stop("beat")
     time.sleep(2)  # the sweeps that it has sent are done
     operator.sql("UPDATE beat_tick SET ticked_at = ticked_at - interval '2 minutes'")

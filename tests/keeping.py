@@ -22,6 +22,7 @@ from tests.lake import Lake
 from tests.progress import Recorder
 
 SAFETY = timedelta(minutes=30)
+LONG = SAFETY + timedelta(seconds=1)
 GRACE = timedelta(hours=24)
 LIMITS = RetentionLimits(
     safety_age=SAFETY, least_safety_age=timedelta(minutes=15), orphan_grace=GRACE, sweep_every=timedelta(hours=1)

@@ -2,7 +2,6 @@
 
 import random
 from functools import partial
-from pathlib import Path
 
 import pytest
 from django.db import connection, transaction
@@ -23,11 +22,6 @@ def tenant_id() -> str:
     tenant_id = make_tenant()
     make_table(tenant_id=tenant_id)
     return tenant_id
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 def ranges(tenant_id: str) -> list[tuple[int, int]]:

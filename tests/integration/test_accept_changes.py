@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import pytest
 from django.db import connection, connections, transaction
@@ -32,11 +31,6 @@ def tenant_id() -> str:
     tenant_id = make_tenant()
     make_table(tenant_id=tenant_id)
     return tenant_id
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 class Meddling:

@@ -35,11 +35,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
-
-
-@pytest.fixture
 def tenant_id() -> str:
     tenant_id = make_tenant()
     make_table(tenant_id=tenant_id)

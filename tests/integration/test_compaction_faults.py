@@ -1,7 +1,6 @@
 """A compaction that dies at any step has changed nothing that a query sees; the next one finishes its work."""
 
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +20,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 KINDS = ("merge", "clean", "settle", "gather")
 STEPS = ("after_read", "after_put", "before_commit", "after_commit")
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,11 +27,6 @@ from tests.together import together
 pytestmark = pytest.mark.django_db(transaction=True)
 
 POLICY = CompactionPolicy(min_input_files=3, max_fresh_files=3, min_fold_files=5)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 @pytest.fixture

@@ -85,11 +85,6 @@ def run(statement: str) -> None:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
-
-
-@pytest.fixture
 def tenant_id(lake: Lake) -> str:
     """A tenant with a table, and a keyed table with operations on its keys."""
     tenant_id = make_tenant()

@@ -1,7 +1,6 @@
 """What becomes of a failed write: shown, replayed or discarded, once, whoever is faster."""
 
 from functools import partial
-from pathlib import Path
 
 import pytest
 from django.db import transaction
@@ -20,11 +19,6 @@ from tests.lake import CLAIM, Lake, fail_oldest, record, write, write_ids
 from tests.together import Background, together, wait_until_blocked
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import pytest
 from django.db import connection, transaction
@@ -29,11 +28,6 @@ def tenant_id() -> str:
     make_table(tenant_id=tenant_id)
     make_table(tenant_id=tenant_id, name="others")
     return tenant_id
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 def commits(tenant_id: str) -> int:

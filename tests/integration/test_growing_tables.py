@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,11 +24,6 @@ from tests.together import Background, together
 pytestmark = pytest.mark.django_db(transaction=True)
 
 WIDE = 2**53 + 1
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(root=tmp_path)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 from django.db import connection, transaction
@@ -33,11 +32,6 @@ from tests.together import Background, together, wait_until_blocked
 pytestmark = pytest.mark.django_db(transaction=True)
 
 WINDOW = timedelta(days=7)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Keyed tables: a query sees the last operation of each key by token, at every snapshot, folded or not."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -18,11 +17,6 @@ from tests.lake import Lake, fail_oldest, record, write
 from tests.tables import compact, rows_at, state_at
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 @pytest.fixture

@@ -30,11 +30,6 @@ def tenant_id() -> str:
     return tenant_id
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
-
-
 def states(tenant_id: str) -> list[str]:
     events = IngestEvent.objects.filter(tenant_id=tenant_id).order_by("first_token")
     return list(events.values_list("state", flat=True))

@@ -36,11 +36,6 @@ ROWS = {"a": 1, "b": 1, "c": 1, "d": 1}
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
-
-
-@pytest.fixture
 def tenant_id() -> str:
     """A tenant with three pending envelopes, of four records."""
     tenant_id = make_tenant()

@@ -33,11 +33,6 @@ COLUMNS = {"id": "string", "n": "int64", "at": "timestamp", "d": "date"}
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
-
-
-@pytest.fixture
 def tenant_id() -> str:
     return make_tenant()
 

@@ -2,7 +2,6 @@
 
 import os
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from django.db import connection
@@ -24,11 +23,6 @@ from tests.progress import Recorder
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LONG = GRACE + timedelta(seconds=1)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 @pytest.fixture

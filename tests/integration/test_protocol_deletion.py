@@ -1,7 +1,6 @@
 """Attempts that commit late by a hair: what is about to be named is not deleted."""
 
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from django.db import transaction
@@ -21,11 +20,6 @@ from tests.together import Background, wait_until_blocked
 pytestmark = pytest.mark.django_db(transaction=True)
 
 A_WHILE = timedelta(seconds=1)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A failed write is a hole in every snapshot that does not hold it, until its rows are there or it is given up."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -16,11 +15,6 @@ from tests.factories import make_table, make_tenant
 from tests.lake import AT_ONCE, CLAIM, Lake, write_ids
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from django.db.models import F
@@ -37,19 +36,12 @@ from storage.local import LocalStore
 from storage.store import Keys
 from tests.ages import advance
 from tests.factories import make_snapshot, make_table, make_tenant
-from tests.keeping import SAFETY, check_counters, check_reachable, named, retain, stored
+from tests.keeping import LONG, SAFETY, check_counters, check_reachable, named, retain, stored
 from tests.lake import Lake, record, write
 from tests.progress import Recorder
 from tests.tables import compact, rows_at
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-LONG = SAFETY + timedelta(seconds=1)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 @pytest.fixture

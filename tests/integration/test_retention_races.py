@@ -4,7 +4,6 @@ import secrets
 import threading
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from django.conf import settings
@@ -28,6 +27,7 @@ from tests.factories import make_table, make_tenant
 from tests.keeping import (
     GRACE,
     LIMITS,
+    LONG,
     ONLY_LATEST,
     SAFETY,
     check_reachable,
@@ -43,13 +43,6 @@ from tests.swift import ACCESS_KEY, SECRET_KEY, shared_swift, unavailable_becaus
 from tests.together import Background, together, wait_until_blocked
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-LONG = SAFETY + timedelta(seconds=1)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Large payloads lie in the object store until their rows are published; what comes to nothing leaves nothing."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
@@ -24,11 +23,6 @@ def tenant_id() -> str:
     tenant_id = make_tenant()
     make_table(tenant_id=tenant_id)
     return tenant_id
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path)
 
 
 def staging(lake: Lake) -> Staging:

@@ -90,8 +90,8 @@ class Keeper:
         """The runner waits for its tenant's next statement, or dies."""
         with self._lock:
             self._release(runner)
-            if runner.tenant is not None and (runner.demoted_for_length or not runner.sound):
-                self._struck[runner.tenant] = time.monotonic() + STRIKE_SECONDS
+            if runner.demoted_for_length or not runner.sound:
+                self._strike(runner)
             alive = self._known.get(runner.pid) is runner and not self._closed
             if (
                 keep
@@ -147,6 +147,14 @@ class Keeper:
     def _is_struck(self, tenant: Tenant) -> bool:
         """Bombs that are short one by one must not have the processors together either."""
         return self._struck.get(tenant, 0.0) > time.monotonic()
+
+    def _strike(self, runner: Runner) -> None:
+        """The tenant's statements, those that run and those that come, leave the processors to others for a while."""
+        assert runner.tenant is not None, "a runner that was used has a tenant"
+        self._struck[runner.tenant] = time.monotonic() + STRIKE_SECONDS
+        for other in self._used:
+            if other.tenant == runner.tenant:
+                other.demote()
 
     def _release(self, runner: Runner) -> None:
         del self._used[runner]
@@ -269,7 +277,7 @@ class Keeper:
                     self._used[runner] = had
                 elif had - before > LONG_SECONDS:
                     runner.demoted_for_length = True
-                    runner.demote()
+                    self._strike(runner)
 
     def _lose(self, link: Link) -> None:
         """The zygote is gone, and all it forked with it. Runners in use are noticed by those who use them."""

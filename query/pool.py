@@ -38,6 +38,14 @@ LONGEST_REMEMBERED_SQL = 16 * 1024
 LEAST_CONCURRENCY = 4  # a tenant's long statement must leave room for its short ones and for the other tenants
 
 
+def default_concurrency() -> int:
+    """A place for each processor, and the one that is kept for a tenant that runs nothing.
+
+    Without that one, two tenants could not both have their half, and the second to come would have the smaller part.
+    """
+    return max(LEAST_CONCURRENCY, os.cpu_count() or 1) + 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class PoolSettings:
     """How many runners one process may have, and for how long each; `tenant_…` is what one tenant may have of it."""
@@ -45,7 +53,7 @@ class PoolSettings:
     socket: Path
     spares: int = 2
     runner_limit: int = 8
-    concurrency: int = field(default_factory=lambda: max(LEAST_CONCURRENCY, os.cpu_count() or 1))
+    concurrency: int = field(default_factory=default_concurrency)
     tenant_concurrency: int = 2
     tenant_max_waiting: int = 32
     max_queries: int = 500

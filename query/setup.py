@@ -1,6 +1,5 @@
 """The query plane of one process, built from the configuration by the edge that first needs it, after any fork."""
 
-import os
 from collections.abc import Callable
 
 from duckmesh.kernel.config import Config
@@ -9,7 +8,7 @@ from query.barrier import Barrier
 from query.body import BodyLimits
 from query.cache import CacheSettings, file_source
 from query.incidents import record_damage
-from query.pool import LEAST_CONCURRENCY, Pool, PoolSettings
+from query.pool import Pool, PoolSettings, default_concurrency
 from query.service import QueryPlane, QueryPolicy
 from storage.factory import StoreSettings, open_store
 
@@ -21,7 +20,7 @@ def build(config: Config, *, on_wait: Callable[[str, int], None]) -> QueryPlane:
     """The plane; `on_wait` wakes whoever publishes (see `Barrier`). Its threads start when they are needed."""
     scratch = config.home / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
-    concurrency = config.runner_concurrency or max(LEAST_CONCURRENCY, os.cpu_count() or 1)
+    concurrency = config.runner_concurrency or default_concurrency()
     return QueryPlane(
         pool=Pool(
             PoolSettings(

@@ -313,7 +313,8 @@ class Config(BaseModel):
     runner_concurrency: int = Field(
         0,
         ge=0,
-        description="Most statements that one API process runs at once; 0: one for each processor, and 4 at least.",
+        description="Most statements that one API process runs at once; 0: one for each processor, but 4 at least, and"
+        " one more.",
     )
     runner_tenant_concurrency: int = Field(
         0,

@@ -84,6 +84,17 @@ def test_the_last_place_is_for_a_tenant_that_runs_nothing(pool: Pool, lake: Lake
         assert small(pool, lake, tenant="b") < 500
 
 
+def test_two_tenants_both_have_their_share_beside_the_place_that_is_kept(zygote: Zygote, lake: Lake) -> None:
+    pool = Pool(PoolSettings(socket=zygote.socket))
+    try:
+        small(pool, lake, tenant="two")
+        with bombs(pool, lake, tenant="one", count=2), bombs(pool, lake, tenant="two", count=1):
+            assert small(pool, lake, tenant="two") < 500
+            assert small(pool, lake, tenant="three") < 500
+    finally:
+        pool.close()
+
+
 def test_a_tenant_whose_queue_is_full_is_told_at_once_and_others_still_wait(pool: Pool, lake: Lake) -> None:
     small(pool, lake, tenant="a")
     with bombs(pool, lake, tenant="one", count=5, seconds=2):
@@ -134,7 +145,9 @@ def test_the_time_in_the_queue_is_told(zygote: Zygote, lake: Lake) -> None:
 
 
 @pytest.mark.long
-def test_a_long_statement_yields_the_processors_to_new_ones(pool: Pool, lake: Lake, zygote: Zygote) -> None:
+def test_a_long_statement_and_all_of_its_tenant_yield_the_processors_to_others(
+    pool: Pool, lake: Lake, zygote: Zygote
+) -> None:
     def runners() -> list[psutil.Process]:
         return psutil.Process(zygote.process.pid).children()
 
@@ -144,6 +157,8 @@ def test_a_long_statement_yields_the_processors_to_new_ones(pool: Pool, lake: La
         for thread in slow.threads():
             assert psutil.Process(thread.id).nice() == 19
         small(pool, lake, tenant="a")
+        with bombs(pool, lake, tenant="long", count=1, seconds=1):
+            eventually(lambda: sum(runner.nice() == 19 for runner in runners()) == 2)
         assert slow.is_running()
     eventually(lambda: all(runner.nice() != 19 for runner in runners()))
 

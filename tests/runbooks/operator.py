@@ -139,10 +139,13 @@ class Operator:
         return str(path)
 
     def write(self, table: str, *identities: str, wait: bool = False) -> int:
-        """One request is accepted; its token."""
+        """One request is accepted, later if it is told so; its token."""
         records = [{"idempotency_key": identity, "payload": {"id": identity}} for identity in identities]
         with self.stack.api() as api:
             answer = api.call("POST", f"/v1/ingest/{table}", {"records": records, "wait_for_visibility": wait})
+            if answer.status == 503:  # what was short before this page, the API knows for some seconds yet
+                time.sleep(float(answer.headers["retry-after"]))
+                answer = api.call("POST", f"/v1/ingest/{table}", {"records": records, "wait_for_visibility": wait})
         assert answer.status == 200, answer.json()
         token: int = answer.json()["max_visibility_token"]
         return token

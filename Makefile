@@ -50,8 +50,8 @@ test-fuzz: $(INSTALLED) ## hold a live API against its OpenAPI document with sch
 
 test-deploy: $(INSTALLED) ## hold deploy/ against its formats, start it as processes, and run the acceptance tests on it, scaled out too
 	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m deploy tests/deploy $(ARGS)
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long" --stack compose tests/acceptance/test_contract_*.py $(ARGS)
-	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long" --stack scaled tests/acceptance/test_contract_*.py $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long" --timeout 300 --stack compose tests/acceptance/test_contract_*.py $(ARGS)
+	@env -u DJANGO_SETTINGS_MODULE $(PY) -m pytest -m "not long" --timeout 300 --stack scaled tests/acceptance/test_contract_*.py $(ARGS)
 
 check: $(INSTALLED) ## lint, format, types, import contracts, migrations, generated pages, DuckDB's functions: what CI runs first
 	$(PY) -m ruff check .

@@ -46,6 +46,9 @@ class EndpointSchema(AutoSchema):
             "description": "A problem. `error_code` says which; docs/errors.md lists them.",
             "content": {CONTENT_TYPE: {"schema": problem.ref}},
         }
+        if "requestBody" in operation:
+            # The library would leave out a body's being needed wherever no member of it is.
+            operation["requestBody"]["required"] = not getattr(self.view, "body_is_optional", False)
         roles = sorted(getattr(self.view, "required_roles", {}).get(self.method, ()))
         if roles:
             operation["x-required-roles"] = [role.value for role in roles]

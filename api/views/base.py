@@ -17,6 +17,7 @@ class Endpoint(APIView):
 
     required_roles: ClassVar[Roles] = {}
     open_to_everyone: ClassVar[bool] = False
+    body_is_optional: ClassVar[bool] = False
     http_method_names = ["get", "head", "post", "patch", "delete"]
     content_negotiation_class: type[BaseContentNegotiation] = FirstRenderer
     authentication_classes: Sequence[type[BaseAuthentication]] = (ApiKeyAuthentication,)

@@ -51,6 +51,7 @@ def new_run_view(job: Job) -> type[Endpoint]:
         """A run of this kind."""
 
         required_roles = {"POST": _OPERATORS}
+        body_is_optional = True
 
         @extend_schema(
             operation_id=f"run_{job.kind.value}",

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg2
 from django.conf import settings
 from django.db import connection
 
@@ -16,6 +15,7 @@ from maintenance.job import Workplace
 from maintenance.postgres.databases import connected_to
 from maintenance.postgres.programs import find_programs
 from maintenance.restore.restoring import Restored, RestorePolicy, restore_backup
+from tests.clusters import query
 from tests.lake import Lake
 
 PROGRAMS = find_programs(None)
@@ -76,26 +76,17 @@ def second_database() -> Iterator[str]:
             yield name
     finally:
         for found in databases(name):
-            run(f'DROP DATABASE "{found}" WITH (FORCE)')
+            query(address("postgres"), f'DROP DATABASE "{found}" WITH (FORCE)')
 
 
 def databases(prefix: str) -> list[str]:
     """The server's databases whose names begin so."""
-    return [row[0] for row in run(f"SELECT datname FROM pg_database WHERE starts_with(datname, '{prefix}')")]
+    return [
+        row[0]
+        for row in query(address("postgres"), f"SELECT datname FROM pg_database WHERE starts_with(datname, '{prefix}')")
+    ]
 
 
 def address(database: str) -> str:
     """The URL of a database of the test's server."""
     return f"{settings.DUCKMESH.database_url.rsplit('/', 1)[0]}/{database}"
-
-
-def run(statement: str) -> list[tuple[str, ...]]:
-    """A statement outside of every database of ours."""
-    session = psycopg2.connect(address("postgres"))
-    session.autocommit = True
-    try:
-        with session.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        session.close()

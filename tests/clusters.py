@@ -5,11 +5,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -111,13 +112,17 @@ def program(name: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def query(url: str, statement: str) -> list[tuple[object, ...]]:
-    """A statement on a session of its own."""
+Given = Sequence[object] | Mapping[str, object] | None
+
+
+# `Any`: the driver's values.
+def query(url: str, statement: str, given: Given = None) -> list[tuple[Any, ...]]:
+    """The rows of a statement, if it has any, on a session of its own that commits it at once."""
     session = psycopg2.connect(url)
     session.autocommit = True
     try:
         with session.cursor() as cursor:
-            cursor.execute(statement)
+            cursor.execute(statement, given)
             return cursor.fetchall() if cursor.description else []
     finally:
         session.close()

@@ -4,16 +4,16 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg2
 import pytest
 
 from catalog.identity import OWNER_KEY
 from storage.factory import StoreSettings, open_store
 from tests.client import Client
+from tests.clusters import query
 from tests.faults.conftest import make_stack
 from tests.faults.load import Load, settle
 from tests.faults.soak import ACCOUNTS, EVENTS, Pace, Soak
@@ -68,19 +68,6 @@ UPDATE file_hold SET created_at = created_at - make_interval(secs => %(by)s)
 """
 
 
-def query(
-    stack: Stack, statement: str, given: Sequence[object] | Mapping[str, object] | None = None
-) -> list[tuple[object, ...]]:
-    """The rows of a statement on the stack's catalog."""
-    session = psycopg2.connect(stack.superusers)
-    try:
-        with session, session.cursor() as cursor:
-            cursor.execute(statement, given)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        session.close()
-
-
 @contextmanager
 def hurried(stack: Stack, *, factor: int) -> Iterator[None]:
     """What is marked for deletion ages so many times as fast while the block lasts.
@@ -91,7 +78,7 @@ def hurried(stack: Stack, *, factor: int) -> Iterator[None]:
 
     def age() -> None:
         while not over.wait(1):
-            query(stack, _AGE, {"by": factor - 1})
+            query(stack.superusers, _AGE, {"by": factor - 1})
 
     thread = threading.Thread(target=age)
     thread.start()
@@ -110,7 +97,7 @@ def stored(stack: Stack) -> set[str]:
 
 def named(stack: Stack, *, in_grace: bool) -> set[str]:
     """The keys that the catalog names, with or without those that no snapshot names any more."""
-    return {str(path) for (path,) in query(stack, _NAMED, [in_grace])}
+    return {str(path) for (path,) in query(stack.superusers, _NAMED, [in_grace])}
 
 
 def deaths(seed: int, *, seconds: float) -> Iterator[tuple[str, str]]:
@@ -164,8 +151,10 @@ def check_everything(stack: Stack, client: Client, course: Soak) -> None:
     drop_backups(stack, course)
     # Nothing expires after this, so that all that is marked can go at once.
     course.run("retention", {"keep_last": 1, "keep_all_for": "0s", "ladder": ""})
-    query(stack, _AGE, {"by": 1000})
-    query(stack, "UPDATE file_hold SET expires_at = clock_timestamp() WHERE kind = 'drill'")  # of drills that died
+    query(stack.superusers, _AGE, {"by": 1000})
+    query(
+        stack.superusers, "UPDATE file_hold SET expires_at = clock_timestamp() WHERE kind = 'drill'"
+    )  # of drills that died
     check_kept(stack, course)
     assert stored(stack) == named(stack, in_grace=False)
     course.run("integrity", {"mode": "deep"})
@@ -176,10 +165,10 @@ def check_kept(stack: Stack, course: Soak) -> None:
     """Every snapshot that is kept holds what it held, and the store exactly what has a row, orphans being due."""
     readable = {snapshot_id for snapshot_id in course.seen if course.look_again(snapshot_id)}
     assert course.problems == []
-    kept = {row[0] for row in query(stack, "SELECT snapshot_id FROM snapshot")}
+    kept = {row[0] for row in query(stack.superusers, "SELECT snapshot_id FROM snapshot")}
     assert readable == kept & set(course.seen), "a snapshot is there whole, or gone"
     course.run("retention", {"orphans": True})
-    query(stack, "UPDATE orphan_sighting SET first_seen = first_seen - interval '22s'")
+    query(stack.superusers, "UPDATE orphan_sighting SET first_seen = first_seen - interval '22s'")
     course.run("retention", {"orphans": True})
     assert stored(stack) == named(stack, in_grace=True)
 

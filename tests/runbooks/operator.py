@@ -15,6 +15,7 @@ import psycopg2
 
 from duckmesh.devstack.http import Answer
 from duckmesh.kernel.config import ROOT
+from tests.clusters import query
 from tests.ops.conftest import Monitored, wait_until
 from tests.runbooks.pages import Block, Page, read_page
 from tests.stack import Stack
@@ -127,10 +128,7 @@ class Operator:
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """What the statement gives, behind the back of the service."""
-        server = psycopg2.connect(self.stack.superusers)
-        with closing(server), server, server.cursor() as cursor:
-            cursor.execute(statement, values)
-            return cursor.fetchall() if cursor.description else []
+        return query(self.stack.superusers, statement, values)
 
     def file_of(self, table: str) -> str:
         """The key of the table's one data file."""

@@ -122,9 +122,7 @@ def test_integrity_findings(operator: Operator) -> None:
     table = operator.table("damaged")
     operator.write(table, "a", wait=True)
     assert operator.stack.manage("backup", str(operator.directory / "backups"), "--with-data").returncode == 0
-    ((path,),) = operator.sql(
-        "SELECT f.path FROM data_file f JOIN table_def t USING (table_id) WHERE t.name = %s", table
-    )
+    path = operator.file_of(table)
     (operator.objects / path).unlink()
     assert operator.stack.manage("integrity", "--tenant", operator.stack.tenant).returncode == 1
     operator.wait_for("DuckMeshFilesMissing", "DuckMeshIntegrityFailed")
@@ -246,9 +244,7 @@ def test_tenant_offboarding(operator: Operator) -> None:
 def test_restore_from_backup(operator: Operator) -> None:
     table = operator.table("restored")
     operator.write(table, "a", wait=True)
-    ((path,),) = operator.sql(
-        "SELECT f.path FROM data_file f JOIN table_def t USING (table_id) WHERE t.name = %s", table
-    )
+    path = operator.file_of(table)
     operator.sql("DELETE FROM restore_drill_run")
     operator.wait_for("DuckMeshRestoreDrillNever")
     assert operator.stack.manage("restore_drill").returncode == 0
